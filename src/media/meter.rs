@@ -1,0 +1,159 @@
+//! Counters and drop reasons: values that leave the inner rings, never log lines.
+
+use crate::command::MediaKind;
+
+/// Why a received packet, or one copy of it, was not forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum DropReason {
+    /// Not STUN, DTLS, RTP or RTCP (RFC 7983), or too short to be.
+    Malformed,
+    /// From an address nobody has authenticated.
+    UnknownSource,
+    /// STUN whose USERNAME names no session.
+    UnknownUfrag,
+    /// RTP of an m-line or encoding that is not published.
+    UnpublishedTrack,
+    /// The publisher's session is not connected or has been closed.
+    NotConnected,
+    /// The track is muted.
+    Muted,
+    /// The encoding is not the one this subscription forwards.
+    OtherLayer,
+    /// The subscription waits for a keyframe.
+    AwaitingKeyframe,
+    /// Belongs before the first packet this subscription forwarded from the source.
+    BeforeSwitch,
+    /// The subscriber has not negotiated the codec.
+    CodecMismatch,
+    /// The subscriber is not connected.
+    SubscriberNotReady,
+    /// A queue towards the kernel or a TCP peer was full.
+    QueueFull,
+    /// The session panicked and was ended.
+    Internal,
+}
+
+impl DropReason {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 13] = [
+        Self::Malformed,
+        Self::UnknownSource,
+        Self::UnknownUfrag,
+        Self::UnpublishedTrack,
+        Self::NotConnected,
+        Self::Muted,
+        Self::OtherLayer,
+        Self::AwaitingKeyframe,
+        Self::BeforeSwitch,
+        Self::CodecMismatch,
+        Self::SubscriberNotReady,
+        Self::QueueFull,
+        Self::Internal,
+    ];
+
+    /// The value of the metric's `reason` label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::UnknownSource => "unknown_source",
+            Self::UnknownUfrag => "unknown_ufrag",
+            Self::UnpublishedTrack => "unpublished_track",
+            Self::NotConnected => "not_connected",
+            Self::Muted => "muted",
+            Self::OtherLayer => "other_layer",
+            Self::AwaitingKeyframe => "awaiting_keyframe",
+            Self::BeforeSwitch => "before_switch",
+            Self::CodecMismatch => "codec_mismatch",
+            Self::SubscriberNotReady => "subscriber_not_ready",
+            Self::QueueFull => "queue_full",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// How many of each [`DropReason`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drops([u64; DropReason::ALL.len()]);
+
+impl Drops {
+    /// Counts one.
+    pub fn count(&mut self, reason: DropReason) {
+        self.add(reason, 1);
+    }
+
+    /// Counts several.
+    pub fn add(&mut self, reason: DropReason, how_many: u64) {
+        self.0[reason as usize] += how_many;
+    }
+
+    /// How many were dropped for this reason.
+    pub fn of(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// How many in all.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Adds another count to this one.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+}
+
+/// Packets and their payload bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Volume {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+impl Volume {
+    /// Counts one packet.
+    pub fn count(&mut self, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+/// One value for audio and one for video.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PerKind<T> {
+    pub audio: T,
+    pub video: T,
+}
+
+impl<T> PerKind<T> {
+    /// The value of a kind.
+    pub fn of(&self, kind: MediaKind) -> &T {
+        match kind {
+            MediaKind::Audio => &self.audio,
+            MediaKind::Video => &self.video,
+        }
+    }
+
+    /// The value of a kind, to change.
+    pub fn of_mut(&mut self, kind: MediaKind) -> &mut T {
+        match kind {
+            MediaKind::Audio => &mut self.audio,
+            MediaKind::Video => &mut self.video,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_place_and_word() {
+        for (index, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+            assert!(DropReason::ALL.iter().all(|other| *other == reason || other.as_str() != reason.as_str()));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! RING 1 — the selective forwarding middlebox: rooms, participants, tracks, subscriptions.
+
+pub mod meter;
