@@ -4,10 +4,10 @@
 
 #![forbid(unsafe_code)]
 
-pub mod command;
 pub mod ids;
-pub mod media;
-pub mod metrics;
-pub mod rtc;
-pub mod shard;
 pub mod units;
+pub mod command;
+pub mod media;
+pub mod rtc;
+pub mod metrics;
+pub mod shard;

@@ -8,8 +8,8 @@
 //!
 //! `now` is the last argument and never runs backwards. Drops and counters leave as values in [`Stats`].
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use crate::command::{Command, Notice, Refusal, Reply, Transport};
 
@@ -49,4 +49,17 @@ pub struct Transmit {
     pub source: SocketAddr,
     pub destination: SocketAddr,
     pub contents: Vec<u8>,
+}
+
+// Addresses are personal: neither form shows them.
+impl fmt::Debug for Datagram<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Datagram({:?}, {} bytes)", self.transport, self.contents.len())
+    }
+}
+
+impl fmt::Debug for Transmit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Transmit({:?}, {} bytes)", self.transport, self.contents.len())
+    }
 }
