@@ -10,13 +10,81 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::command::{Command, Notice, Refusal, Reply, Transport};
+use crate::media::meter::{Drops, PerKind, Volume};
+
+mod crypto;
+mod engine;
+
+pub use crypto::Crypto;
+pub use engine::Engine;
+
+/// What an [`Engine`] needs to start.
+pub struct EngineConfig {
+    /// The addresses clients are told to connect to, best first.
+    pub candidates: Vec<Candidate>,
+    /// DTLS and SRTP, with the server's certificate.
+    pub crypto: Crypto,
+    /// Entropy for ids, SSRCs and first sequence numbers.
+    pub seed: [u8; 32],
+    /// A session whose ICE or DTLS takes longer ends.
+    pub connect_timeout: Duration,
+    /// How long a session whose media path is lost waits for an ICE restart.
+    pub restart_timeout: Duration,
+}
+
+/// One address clients can reach the engine at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    pub transport: Transport,
+    pub address: SocketAddr,
+}
+
+/// Why an [`Engine`] wants to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// str0m of some peer has work: RTCP, DTLS or SCTP retransmission, ICE.
+    Peer,
+    /// A session has not connected in time.
+    Connect,
+    /// A lost media path has not been restored in time.
+    Restart,
+    /// A room's own deadline.
+    Room,
+}
+
+/// An engine's counters: gauges as they are now, counters since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub rooms: u64,
+    pub participants: u64,
+    pub sessions_connecting: u64,
+    pub sessions_udp: u64,
+    pub sessions_tcp: u64,
+    pub tracks_published: PerKind<u64>,
+    pub tracks_subscribed: PerKind<u64>,
+    /// Distinct client addresses of connected sessions.
+    pub addresses_ipv4: u64,
+    pub addresses_ipv6: u64,
+    pub rtp_in: PerKind<Volume>,
+    pub rtp_out: PerKind<Volume>,
+    pub drops: Drops,
+    /// PLI and FIR heard from subscribers.
+    pub keyframe_requests_in: u64,
+    /// PLI sent to publishers, after merging.
+    pub keyframe_requests_out: u64,
+}
 
 /// What an [`Engine`] is told.
 #[derive(Debug)]
 pub enum Input<'a> {
     Datagram(Datagram<'a>),
+    /// The TCP connection from `source` is gone.
+    Disconnected {
+        source: SocketAddr,
+    },
     /// An order; answered by one [`Output::Reply`] with the same `request`.
     Command {
         request: u64,
