@@ -202,7 +202,8 @@ fn split(text: &str) -> Result<(Section<'_>, Vec<Section<'_>>), Refusal> {
 }
 
 fn bundle_mids<'a>(session: &Section<'a>) -> Option<Vec<&'a str>> {
-    Some(session.attribute("group")?.strip_prefix("BUNDLE")?.split_whitespace().collect())
+    let groups = session.lines.iter().find_map(|line| line.strip_prefix("a=group:BUNDLE"));
+    groups.map(|mids| mids.split_whitespace().collect())
 }
 
 fn check_whole(
