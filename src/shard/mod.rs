@@ -16,6 +16,7 @@ use crate::metrics::ShardSnapshot;
 use crate::rtc::{Candidate, Datagram, Engine, Input, Output, Stats, Timer};
 
 mod addresses;
+mod census;
 mod framing;
 mod listen;
 mod runs;

@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
 use super::addresses::Addresses;
+use super::census::Census;
 use super::framing::{Deframer, Outbound};
 use super::{Link, MediaEngine};
 use crate::command::Transport;
@@ -26,12 +27,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_FRAME_MAX: usize = 2048;
 /// Later frames are DTLS records and RTP, sized for UDP, bytes.
 const FRAME_MAX: usize = 8192;
-/// Connections without a first frame, in all.
-const PENDING_MAX: usize = 256;
-/// Connections without a first frame, from one IPv4 address or one IPv6 /64.
-const PENDING_PER_ADDRESS_MAX: usize = 16;
-/// Connections one shard keeps; bounds file descriptors and buffers.
-const CONNECTIONS_MAX: usize = 8192;
 /// Accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 32;
 /// Connections read in one turn.
@@ -54,6 +49,7 @@ pub(crate) struct Tcp {
     first_token: usize,
     next_token: usize,
     connections: BTreeMap<usize, Connection>,
+    census: Census,
     /// The established ones.
     by_peer: BTreeMap<SocketAddr, usize>,
     /// Connections to read, each once.
@@ -121,6 +117,7 @@ impl Tcp {
             next_token: first_token + listeners.len(),
             listeners,
             connections: BTreeMap::new(),
+            census: Census::default(),
             by_peer: BTreeMap::new(),
             ready: VecDeque::new(),
             touched: Vec::new(),
@@ -184,7 +181,7 @@ impl Tcp {
     /// Takes over a connection from another shard; the next [`Tcp::serve`] looks at what it has said.
     pub(crate) fn adopt(&mut self, handover: Handover, now: Instant) {
         let Handover { stream, peer, destination, deframer } = handover;
-        if self.connections.len() < CONNECTIONS_MAX {
+        if self.census.admits(peer.ip()) {
             self.insert(stream, peer, destination, deframer, now);
         }
     }
@@ -265,14 +262,7 @@ impl Tcp {
     /// Begins to wait for the first frame of an accepted connection; over a limit it is closed at once.
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr, addresses: &Addresses, now: Instant) {
         let Ok(local) = stream.local_addr() else { return };
-        let pending = self.connections.values().filter(|connection| !connection.established);
-        let (mut of_all, mut of_peer) = (0, 0);
-        for connection in pending {
-            of_all += 1;
-            of_peer += usize::from(network(connection.peer.ip()) == network(peer.ip()));
-        }
-        let full = self.connections.len() >= CONNECTIONS_MAX;
-        if full || of_all >= PENDING_MAX || of_peer >= PENDING_PER_ADDRESS_MAX || stream.set_nodelay(true).is_err() {
+        if !self.census.admits(peer.ip()) || stream.set_nodelay(true).is_err() {
             return;
         }
         let destination = addresses.candidate_for(Transport::Tcp, local);
@@ -304,6 +294,7 @@ impl Tcp {
             heard_at: now,
         };
         self.connections.insert(token, connection);
+        self.census.add(peer.ip());
         self.note(Token(token), true, false);
     }
 
@@ -311,18 +302,15 @@ impl Tcp {
     /// the older is a leftover behind a NAT.
     fn establish(&mut self, token: usize) {
         let Some(connection) = self.connections.get(&token) else { return };
-        if let Some(older) = self.by_peer.insert(connection.peer, token)
-            && let Some(mut leftover) = self.connections.remove(&older)
-        {
-            let _ = self.registry.deregister(&mut leftover.stream);
+        self.census.establish(connection.peer.ip());
+        if let Some(older) = self.by_peer.insert(connection.peer, token) {
+            self.detach(older);
         }
     }
 
     /// Closes a connection. Returns its peer if the engine knows it.
     fn remove(&mut self, token: usize) -> Option<SocketAddr> {
-        let mut connection = self.connections.remove(&token)?;
-        // Closing does it as well; an error changes nothing.
-        let _ = self.registry.deregister(&mut connection.stream);
+        let connection = self.detach(token)?;
         if !connection.established {
             return None;
         }
@@ -332,13 +320,20 @@ impl Tcp {
 
     /// Gives a connection that no session here knows to the next shard. Dropping it closes it.
     fn hand_on(&mut self, token: usize) {
-        let Some(connection) = self.connections.remove(&token) else { return };
-        let Connection { mut stream, peer, destination, deframer, .. } = connection;
-        if self.registry.deregister(&mut stream).is_ok()
-            && let Some(next) = &self.next_shard
-        {
+        let Some(connection) = self.detach(token) else { return };
+        let Connection { stream, peer, destination, deframer, .. } = connection;
+        if let Some(next) = &self.next_shard {
             next.hand_over(Handover { stream, peer, destination, deframer });
         }
+    }
+
+    /// Forgets a connection; dropping it closes it.
+    fn detach(&mut self, token: usize) -> Option<Connection> {
+        let mut connection = self.connections.remove(&token)?;
+        self.census.remove(connection.peer.ip(), connection.established);
+        // It was registered; should the kernel disagree, the next shard's registration will tell.
+        let _ = self.registry.deregister(&mut connection.stream);
+        Some(connection)
     }
 }
 
@@ -395,10 +390,63 @@ impl Connection {
     }
 }
 
-/// What one customer of an access network has: an IPv4 address or an IPv6 /64.
-fn network(ip: IpAddr) -> u128 {
-    match ip {
-        IpAddr::V4(v4) => u128::from(v4.to_bits()),
-        IpAddr::V6(v6) => v6.to_bits() >> 64 << 64,
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::shard::clock;
+    use crate::shard::listen::{bound, listen};
+    use crate::shard::tests::Toy;
+
+    /// A shard's TCP half with one established connection, whose other end is returned.
+    fn established() -> io::Result<(Tcp, Toy, std::net::TcpStream)> {
+        let poll = mio::Poll::new()?;
+        let sockets = listen(SocketAddr::from(([127, 0, 0, 1], 0)), Transport::Tcp)?;
+        let server = bound(&sockets)?[0];
+        let mut tcp = Tcp::new(poll.registry().try_clone()?, sockets, 0, None)?;
+        let mut client = std::net::TcpStream::connect(server)?;
+        client.write_all(&[0, 2, b'E', 0])?;
+        let mut toy = Toy::new(0);
+        while tcp.by_peer.is_empty() {
+            tcp.tidy(&mut toy, clock());
+            // Without an event loop, events are made up.
+            tcp.connections
+                .keys()
+                .copied()
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|t| tcp.note(Token(t), true, true));
+            tcp.serve(&mut toy, &Addresses::default(), &mut ShardSnapshot::default(), clock());
+        }
+        Ok((tcp, toy, client))
+    }
+
+    #[test]
+    fn a_connection_that_has_fallen_silent_is_closed() -> io::Result<()> {
+        let (mut tcp, mut toy, mut client) = established()?;
+        tcp.tidy(&mut toy, clock() + IDLE_TIMEOUT - Duration::from_secs(5));
+        assert_eq!((tcp.connections.len(), toy.disconnected), (1, 0));
+        tcp.tidy(&mut toy, clock() + IDLE_TIMEOUT + Duration::from_secs(1));
+        assert_eq!((tcp.connections.len(), tcp.by_peer.len(), toy.disconnected), (0, 0, 1));
+        drop(tcp);
+        assert!(crate::shard::tests::is_closed(&mut client));
+        Ok(())
+    }
+
+    #[test]
+    fn datagrams_for_nobody_are_counted() -> io::Result<()> {
+        let (mut tcp, _toy, client) = established()?;
+        let mut counters = ShardSnapshot::default();
+        let source = client.peer_addr()?;
+        let mut send = |destination| {
+            tcp.send(&Transmit { transport: Transport::Tcp, source, destination, contents: vec![1] }, &mut counters);
+        };
+        send(client.local_addr()?);
+        send(SocketAddr::from(([192, 0, 2, 1], 1)));
+        assert_eq!((counters.datagrams_out, counters.send_errors), (1, 1));
+        assert!(!tcp.is_flushed());
+        assert!(!tcp.flush() && tcp.is_flushed());
+        Ok(())
     }
 }

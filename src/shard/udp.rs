@@ -291,3 +291,70 @@ impl Socket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::listen::{bound, listen};
+
+    fn udp() -> io::Result<(Udp, SocketAddr)> {
+        let poll = mio::Poll::new()?;
+        let sockets = listen(SocketAddr::from(([127, 0, 0, 1], 0)), Transport::Udp)?;
+        let local = bound(&sockets)?[0];
+        Ok((Udp::new(poll.registry().try_clone()?, sockets, 1)?, local))
+    }
+
+    #[test]
+    fn what_is_blocked_leaves_first_and_in_order() -> io::Result<()> {
+        let (mut udp, source) = udp()?;
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0")?;
+        let (destination, addresses) = (peer.local_addr()?, Addresses::default());
+        let mut counters = ShardSnapshot::default();
+        // As if the kernel had had no room. (Loopback never says so.)
+        udp.sockets[0].blocked.push_back(Blocked { source, destination, contents: vec![0; 100], segment: 40 });
+        udp.sockets[0].blocked_bytes = 100;
+        let contents: Vec<u8> = (1..=250).collect();
+        udp.send(&Run { source, destination, contents: &contents, segment: 100 }, &addresses, &mut counters);
+        assert_eq!((counters.datagrams_out, udp.is_flushed()), (0, false));
+        let large = vec![0; 60_000];
+        for _ in 0..10 {
+            udp.send(&Run { source, destination, contents: &large, segment: 1200 }, &addresses, &mut counters);
+        }
+        assert_eq!(counters.send_errors, 100, "the queue holds 512 KiB: two of ten runs of 50 are lost");
+        udp.sockets[0].blocked.truncate(2);
+        udp.sockets[0].blocked_bytes = 350;
+        assert!(udp.note(Token(1), true, &addresses, &mut counters));
+        assert!(udp.is_flushed() && udp.sockets[0].blocked_bytes == 0);
+        let mut buffer = [0; 2048];
+        for (length, first) in [(40, 0), (40, 0), (20, 0), (100, 1), (100, 101), (50, 201)] {
+            assert_eq!((peer.recv(&mut buffer)?, buffer[0]), (length, first));
+        }
+        assert_eq!(counters.datagrams_out, 6);
+        Ok(())
+    }
+
+    #[test]
+    fn a_destination_at_fault_does_not_cost_the_others_gso() -> io::Result<()> {
+        let (mut udp, source) = udp()?;
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0")?;
+        let addresses = Addresses::default();
+        let mut counters = ShardSnapshot::default();
+        let before = udp.max_segments(source);
+        for (text, segment) in
+            [("127.0.0.1:0", 100), ("255.255.255.255:9", 100), ("[::1]:9", 100), ("240.0.0.1:9", 100)]
+        {
+            let destination = text.parse().map_err(io::Error::other)?;
+            udp.send(&Run { source, destination, contents: &[1; 300], segment }, &addresses, &mut counters);
+        }
+        assert_eq!((counters.send_errors, counters.datagrams_out), (12, 0));
+        // As if an interface had lost its address: each send fails with EINVAL.
+        let run = Run { source, destination: peer.local_addr()?, contents: &[1; 300], segment: 100 };
+        udp.sockets[0].local.set_ip(std::net::Ipv4Addr::UNSPECIFIED.into());
+        let lost = Addresses::new(vec!["192.0.2.77".parse().map_err(io::Error::other)?], &[]);
+        let run = Run { source: "192.0.2.77:1".parse().map_err(io::Error::other)?, ..run };
+        udp.send(&run, &lost, &mut counters);
+        assert_eq!((counters.send_errors, counters.datagrams_out), (15, 0));
+        assert_eq!(udp.max_segments(source), before);
+        Ok(())
+    }
+}
