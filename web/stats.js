@@ -58,7 +58,7 @@ export class Statistics {
 function picture({ kind, width, height, framesPerSecond, codec }) {
   const name = codec ?? '';
   if (kind === 'audio') return name || 'sound';
-  return height > 0 ? `${width}×${height}, ${Math.round(framesPerSecond)} fps ${name}` : 'nothing';
+  return height > 0 ? `${width}×${height}, ${Math.round(framesPerSecond)} fps ${name}` : 'off';
 }
 
 function rate(bits) {

@@ -361,11 +361,9 @@ export class Call extends EventTarget {
         if (slot) Object.assign(slot, heard);
       }
     },
-    speakers: () => {},
     publish: ({ track, layers }) => {
       for (const publication of this.publications.values()) if (publication.sid === track) publication.apply(layers);
     },
-    message: () => {},
     leave: ({ reason, action }) => {
       const comeBack = action === 'reconnect';
       const about = { status: comeBack ? 503 : 410, code: reason };
@@ -373,7 +371,8 @@ export class Call extends EventTarget {
       else if (comeBack) this.#recover({ anew: true });
       else this.#end(reason);
     },
-    error: () => {},
+    // Nothing to do but to pass them on.
+    speakers() {}, message() {}, error() {},
   };
 
   #enterRoom({ room, participant, participants }) {

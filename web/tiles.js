@@ -18,10 +18,7 @@ export class Tiles {
   #lastSpoke = new Map();
   #wish = '';
   #wishTimer = 0;
-
-  constructor() {
-    new ResizeObserver(() => this.#arrange()).observe(this.#stage);
-  }
+  #resizing = new ResizeObserver(() => this.#arrange());
 
   /** Shows a call from now on. */
   attach(call) {
@@ -30,11 +27,13 @@ export class Tiles {
     this.#lastSpoke.clear();
     for (const type of ['welcome', 'moved', 'participant', 'track', 'slots']) call.on(type, () => this.draw());
     call.on('speakers', ({ speakers }) => this.#mark(speakers));
+    this.#resizing.observe(this.#stage);
     this.draw();
   }
 
   /** Removes everything. */
   clear() {
+    this.#resizing.disconnect();
     clearTimeout(this.#wishTimer);
     for (const tile of this.#shown.values()) tile.remove();
     this.#shown.clear();
@@ -103,17 +102,15 @@ export class Tiles {
     this.#stage.dataset.screens = screens > 0 ? 'shown' : 'none';
     const count = this.#tiles.childElementCount;
     const { clientWidth: width, clientHeight: height } = this.#tiles;
-    let best = { columns: 1, size: 0 };
+    let best = 0;
     for (let columns = 1; columns <= count; columns += 1) {
       const rows = Math.ceil(count / columns);
       const fromWidth = (width - GAP * (columns - 1)) / columns;
       const fromHeight = ((height - GAP * (rows - 1)) / rows) * RATIO;
-      const size = Math.min(fromWidth, fromHeight);
-      if (size > best.size) best = { columns, size };
+      best = Math.max(best, Math.min(fromWidth, fromHeight));
     }
     // Through the object model, for the content security policy forbids style attributes.
-    this.#tiles.style.setProperty('--columns', best.columns);
-    this.#tiles.style.setProperty('--tile-width', `${Math.floor(best.size)}px`);
+    this.#tiles.style.setProperty('--tile-width', `${Math.floor(best)}px`);
     this.#wishSoon();
   }
 
