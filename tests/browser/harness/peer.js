@@ -19,6 +19,8 @@ export class Peer {
   static async join({ site, server, browser }, room, identity, options = {}) {
     const page = await browser.page();
     await page.goto(`${site.url}/pages/peer.html`);
+    // Chromium plays no media in a tab that was never in front.
+    await page.bringToFront();
     const peer = new Peer(page, identity);
     await eventually(`${identity}'s page has loaded`, () => page.evaluate(() => Boolean(globalThis.peer)));
     const token = await server.token(room, identity);
@@ -40,7 +42,9 @@ export class Peer {
   hears(identity, source, withinMs) {
     return eventually(`${this.identity} receives ${identity}'s ${source}`, async () => {
       const flow = await this.flowOf(identity, source);
-      return flow && (flow.kind === 'video' ? flow.frames > 0 : flow.packets > 0 && flow.energy > 0) && flow;
+      const flows = flow && (flow.kind === 'video' ? flow.frames > 0 : flow.packets > 0 && flow.energy > 0);
+      if (!flows) throw new Error(`slots: ${JSON.stringify(await this.received())}`);
+      return flow;
     }, withinMs);
   }
 
