@@ -178,6 +178,16 @@ fn unsafe_stays_sealed(files: &[File]) -> Vec<String> {
     others.flat_map(|f| f.lines(true, named)).collect()
 }
 
+/// Both crates of the server raise the walls of `.clippy.toml`.
+fn crates_raise_the_walls(files: &[File]) -> Vec<String> {
+    let roots = files.iter().filter(|f| matches!(f.path.as_str(), "src/lib.rs" | "src/main.rs"));
+    let open = roots.flat_map(|f| {
+        let walls = ["#![forbid(unsafe_code)]", "clippy::disallowed_methods"].into_iter();
+        walls.filter(|wall| !f.code.contains(wall)).map(|wall| format!("{}: must hold `{wall}`", f.path))
+    });
+    open.collect()
+}
+
 /// Every file under `src/` is compiled.
 fn every_file_is_reachable(files: &[File]) -> Vec<String> {
     let mut reached = vec!["src/lib.rs".to_owned(), "src/main.rs".to_owned()];
@@ -254,9 +264,11 @@ fn fine(complaints: &[String]) {
 }
 
 type Rule = fn(&[File]) -> Vec<String>;
+/// Paths and texts.
+type Snippets = &'static [(&'static str, &'static str)];
 
 /// Every rule, with files it must complain about (once) and files it must not.
-const RULES: &[(Rule, &[(&str, &str)], &[(&str, &str)])] = &[
+const RULES: &[(Rule, Snippets, Snippets)] = &[
     (
         imports_point_up,
         &[
@@ -293,6 +305,11 @@ const RULES: &[(Rule, &[(&str, &str)], &[(&str, &str)])] = &[
         unsafe_stays_sealed,
         &[("src/a.rs", "fn f() { unsafe { g() } }")],
         &[("tests/sim/seal.rs", "unsafe {}"), ("src/lib.rs", "#![forbid(unsafe_code)]")],
+    ),
+    (
+        crates_raise_the_walls,
+        &[("src/main.rs", "#![forbid(unsafe_code)]")],
+        &[("src/main.rs", "#![forbid(unsafe_code)]\n#![warn(clippy::disallowed_methods)]")],
     ),
     (
         every_file_is_reachable,
@@ -334,7 +351,8 @@ macro_rules! on_the_project {
 
 on_the_project! {
     imports_point_up media_is_pure only_rtc_names_str0m files_are_short functions_are_short files_say_what_they_are
-    names_are_nouns panics_have_reasons nothing_is_left_undone unsafe_stays_sealed every_file_is_reachable
+    names_are_nouns panics_have_reasons nothing_is_left_undone unsafe_stays_sealed
+    crates_raise_the_walls every_file_is_reachable
 }
 
 #[test]

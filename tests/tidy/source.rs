@@ -106,9 +106,9 @@ pub fn is_word(c: char) -> bool {
 /// Byte offsets of `word` as whole words (or whole paths) in `code`.
 pub fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     code.match_indices(word).map(|(at, _)| at).filter(move |at| {
-        let before = code[..*at].chars().next_back();
-        let after = code[at + word.len()..].chars().next();
-        !before.is_some_and(is_word) && !(word.ends_with(is_word) && after.is_some_and(is_word))
+        let before = code[..*at].chars().next_back().is_some_and(is_word);
+        let after = word.ends_with(is_word) && code[at + word.len()..].starts_with(is_word);
+        !before && !after
     })
 }
 
