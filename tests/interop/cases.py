@@ -35,6 +35,10 @@ async def check_played(playing):
     assert abs(pitch - TONE_HZ) < 15, f"not the published tone: {pitch:.0f} Hz"
 
 
+def check_codecs(playing, video):
+    assert playing.codecs - {"video/rtx"} == {"audio/opus", f"video/{video}"}, playing.codecs
+
+
 async def empties(server, room):
     """Once everybody has left, the server remembers nobody."""
     async def gone():
@@ -52,13 +56,13 @@ async def aiortc_to_aiortc(server, room, codec):
     try:
         async with player(server, room, "camera") as playing:
             await check_played(playing)
-            assert playing.codecs - {"video/rtx"} == {"audio/opus", f"video/{codec}"}, playing.codecs
+            check_codecs(playing, codec)
             await server.delete(playing.session)
         assert (await server.participants(room)) == {"camera": "active"}
+        await server.delete(session)
+        await server.delete(session, expect=404)
     finally:
         await publisher.close()
-    await server.delete(session)
-    await server.delete(session, expect=404)
     await empties(server, room)
 
 
@@ -83,6 +87,7 @@ async def ffmpeg_to_aiortc(server, room, *whip_options):
         await until(connected, 15, "FFmpeg is connected")
         async with player(server, room, "ffmpeg") as playing:
             await check_played(playing)
+            check_codecs(playing, "h264")
         # Ended properly, FFmpeg deletes its session; that must not be the only way a session ends.
         process.terminate()
         await asyncio.wait_for(process.wait(), 10)
