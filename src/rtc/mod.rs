@@ -15,8 +15,19 @@ use std::time::Duration;
 use crate::command::{Command, Notice, Refusal, Reply, Transport};
 use crate::media::meter::{Drops, PerKind, Volume};
 
+mod channel;
+mod codec;
+mod commands;
 mod crypto;
+mod demux;
 mod engine;
+mod formats;
+mod fragment;
+mod negotiate;
+mod offer;
+mod outbox;
+mod peer;
+mod schedule;
 
 pub use crypto::Crypto;
 pub use engine::Engine;
@@ -70,6 +81,8 @@ pub struct Stats {
     pub addresses_ipv6: u64,
     pub rtp_in: PerKind<Volume>,
     pub rtp_out: PerKind<Volume>,
+    /// Packets received times their subscribers: each copy is sent or dropped with a reason.
+    pub copies_due: u64,
     pub drops: Drops,
     /// PLI and FIR heard from subscribers.
     pub keyframe_requests_in: u64,
