@@ -258,6 +258,8 @@ export class Call extends EventTarget {
 
   /** Emits `stats` every so often until the returned function is called. */
   watchStats(everyMs) {
+    // The first reading is only what the next one's rates are measured from.
+    this.getStats();
     const timer = setInterval(async () => {
       if (this.state === 'connected') this.#emit('stats', await this.getStats());
     }, everyMs);
