@@ -12,8 +12,8 @@
  *     call.on('slots', () => draw(call.participants, call.slots));
  *     await call.leave();
  *
- * Media arrives in slots. There is a fixed number of them; the server fills and refills them and says so in `slots`
- * events, without any negotiation. `want()` chooses what they show.
+ * Media arrives in slots: the server fills and refills them without negotiation and says so in `slots` events;
+ * `want()` chooses what they show.
  * @module
  */
 
@@ -373,8 +373,7 @@ export class Call extends EventTarget {
       else if (comeBack) this.#recover({ anew: true });
       else this.#end(reason);
     },
-    // Nothing to do but to pass them on.
-    speakers() {}, message() {}, error() {},
+    speakers() {}, message() {}, error() {}, // only passed on
   };
 
   #enterRoom({ room, participant, participants }) {
