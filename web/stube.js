@@ -299,8 +299,7 @@ export class Call extends EventTarget {
       this.#welcomed = { resolve, reject };
       setTimeout(() => reject(new StubeError('the server did not welcome us', { code: 'no_welcome' })), WELCOME_WAIT_MS);
     });
-    // Where the request fails, nobody waits for this one.
-    welcome.catch(() => {});
+    welcome.catch(() => {}); // where the request fails, nobody waits for this one
     session.channel.addEventListener('message', (event) => {
       if (session === this.#session) this.#hear(JSON.parse(event.data));
     });
