@@ -19,7 +19,8 @@ describe('three Chromium and one Firefox in a room', () => {
   let frida;
 
   before(async () => {
-    [firefox, room] = await Promise.all([startFirefox(), world.server.room('call')]);
+    room = await world.server.room('call');
+    firefox = await startFirefox();
     [ada, grace, linus] = await Promise.all(['ada', 'grace', 'linus'].map((name) => Peer.join(world, room, name)));
   });
   after(() => firefox?.close());
