@@ -85,7 +85,7 @@ describe('three Chromium and one Firefox in a room', () => {
       const summary = await peer.do('summary');
       assert.ok(summary.bitrateIn > 10_000, `${peer.identity} receives ${summary.bitrateIn} bit/s`);
       assert.ok(summary.bitrateOut > 10_000, `${peer.identity} sends ${summary.bitrateOut} bit/s`);
-      assert.ok(summary.roundTripMs >= 0 && summary.roundTripMs < 1_000, `round trip ${summary.roundTripMs} ms`);
+      assert.ok(summary.roundTripMs >= 0 && summary.roundTripMs < 10_000, `round trip ${summary.roundTripMs} ms`);
       assert.equal(summary.transport, 'udp');
       const mids = (await peer.received()).map(({ mid }) => mid);
       const slots = new Map(summary.slots);
