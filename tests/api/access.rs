@@ -155,7 +155,7 @@ async fn joining_wants_a_participants_token() {
         refused(bare().basic_auth(KEY, Some("wrong")), 401, "invalid_credentials", path).await;
     }
     let joins = server.admin("/metrics").await.text().await.expect("text");
-    for (result, count) in [("unauthorized", 4 * 8), ("forbidden", 4 * 4), ("room_not_found", 4 * 2)] {
+    for (result, count) in [("unauthorized", 4 * 9), ("forbidden", 4 * 4), ("room_not_found", 4 * 2)] {
         let line = format!("stube_joins_total{{result=\"{result}\"}} {count}");
         assert!(joins.lines().any(|found| found == line), "{line} in {joins}");
     }

@@ -88,7 +88,7 @@ async fn other_methods_are_405_with_allow() {
             }
             let response = server.request(method, path).send().await.expect("an answer");
             let allow = header(&response, "allow");
-            for own in *methods {
+            for own in methods {
                 assert!(allow.contains(own), "{method} {path}: {allow}");
             }
             assert!(allow.contains("OPTIONS") && !allow.contains(method), "{method} {path}: {allow}");

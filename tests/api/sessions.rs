@@ -89,7 +89,9 @@ async fn offers_that_cannot_work_are_refused_and_the_server_carries_on() {
     for path in ["/v1/sessions", "/whip"] {
         for (what, offer, status, code) in &cases {
             let problem = refused(server.offer(path, &token, offer), *status, code, what).await;
-            assert!(!problem["detail"].as_str().unwrap_or_default().contains("a="), "{what}: {problem}");
+            for private in ["cm9c", "MrpCjcdSwQLaF1FX", "BE:52:C0", "127.0.0.1", "57b735fe"] {
+                assert!(!problem.to_string().contains(private), "{what}: {problem}");
+            }
         }
         let binary = server.offer(path, &token, "").body(vec![0xff, 0xfe, 0x00]);
         refused(binary, 400, "invalid_sdp", "not UTF-8").await;
