@@ -236,6 +236,29 @@ fn metrics_are_documented(registry: &File, operations: &str) -> Vec<String> {
     wrong
 }
 
+/// The codes of errors in HTTP answers and on the data channel: the literal after a status, or after a seat.
+fn error_codes(file: &File) -> Vec<&str> {
+    const BEFORE: [&str; 5] = ["StatusCode::", "status, ", "unauthorized(", "self.error(seat, ", "code: "];
+    let literals = file.text.split('"').enumerate().skip(1).step_by(2);
+    let parts: Vec<&str> = file.text.split('"').collect();
+    let codes = literals.filter(|(index, literal)| {
+        let line = parts[index - 1].rsplit('\n').next().unwrap_or_default();
+        let lead = BEFORE.iter().any(|before| line.rfind(before).is_some_and(|at| !line[at..].contains([';', '='])));
+        lead && literal.len() > 3 && literal.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+    });
+    codes.map(|(_, literal)| literal).collect()
+}
+
+/// Every error code is explained.
+fn error_codes_are_documented(files: &[File], protocol: &str) -> Vec<String> {
+    let sources = files.iter().filter(|f| matches!(f.module(), Some("control" | "media" | "rtc")));
+    let unexplained = sources.flat_map(|file| {
+        let codes = error_codes(file).into_iter().filter(|code| !protocol.contains(&format!("| `{code}` |")));
+        codes.map(|code| format!("docs/protocol.md has no row for the error code `{code}` of {}", file.path))
+    });
+    unexplained.collect()
+}
+
 // ---- the project -----------------------------------------------------------------------------------------------------
 
 fn collect(folder: &Path, into: &mut Vec<File>) {
@@ -345,6 +368,10 @@ fn every_rule_can_fail() {
     assert!(metrics_are_documented(&registry, "| `stube_rooms` |\n| `stube_x` | *planned*").is_empty());
     assert_eq!(metrics_are_documented(&registry, "| `stube_rooms` |\n| `stube_x` |").len(), 1);
     assert_eq!(metrics_are_documented(&File::new("src/metrics.rs", "use prometheus::X;"), "").len(), 1);
+    let problems = "X => (StatusCode::NOT_FOUND, \"a_code\"),\nself.error(seat, \"b_code\", \"not one\", \"mute\");";
+    let problems = [File::new("src/control/problem.rs", problems)];
+    assert_eq!(error_codes_are_documented(&problems, "| `a_code` | `b_code`").len(), 1);
+    assert!(error_codes_are_documented(&problems, "| `a_code` | 404 |\n| `b_code` | `mute` |").is_empty());
 }
 
 macro_rules! on_the_project {
@@ -363,7 +390,7 @@ on_the_project! {
 }
 
 #[test]
-fn documents_exist_and_explain_the_metrics() {
+fn documents_exist_and_explain_metrics_and_codes() {
     let pages = ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE", "docs/protocol.md"];
     for page in pages.iter().chain(&["docs/operations.md", "docs/architecture.md", "docs/decisions.md"]) {
         let text = fs::read_to_string(page).unwrap_or_default();

@@ -93,7 +93,7 @@ impl Room {
     /// Everyone, or one of them, as the API shows them; hidden participants too.
     pub fn participant_infos(&self, only: Option<Seat>) -> Vec<ParticipantInfo> {
         let wanted = self.participants().filter(|(seat, _)| only.is_none_or(|only| only == *seat));
-        let mut infos: Vec<_> = wanted.map(|(seat, _)| self.info(seat)).flatten().collect();
+        let mut infos: Vec<_> = wanted.filter_map(|(seat, _)| self.info(seat)).collect();
         infos.sort_by_key(|info| info.joined_at);
         infos
     }

@@ -64,11 +64,13 @@ fn open_both(mut port: u16, transport: Transport) -> io::Result<Vec<Socket>> {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the shards own the media sockets, and all are opened here")]
 fn open(address: SocketAddr, transport: Transport) -> io::Result<Socket> {
     let (kind, protocol) = match transport {
         Transport::Udp => (Type::DGRAM, Protocol::UDP),
         Transport::Tcp => (Type::STREAM, Protocol::TCP),
     };
+    #[expect(clippy::disallowed_methods, reason = "shard/ owns the media sockets; all are made here")]
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;

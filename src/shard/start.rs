@@ -103,12 +103,14 @@ fn wire(
     Ok((wiring, Ending { status, _done: done }, handle))
 }
 
+#[expect(clippy::disallowed_methods, reason = "the shards are the only threads, and all start here")]
 fn spawn<E, F>(wiring: Wiring, ending: Ending, config: EngineConfig, make_engine: F) -> io::Result<()>
 where
     E: MediaEngine,
     F: FnOnce(EngineConfig, Instant) -> E + Send + 'static,
 {
     let name = format!("shard-{}", wiring.index.0);
+    #[expect(clippy::disallowed_methods, reason = "shard/ owns its threads; all are started here")]
     std::thread::Builder::new().name(name).spawn(move || {
         // Dropped last, also by a panic.
         let _ending = ending;
