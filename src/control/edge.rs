@@ -112,7 +112,7 @@ pub async fn finish(State(app): State<Arc<App>>, mut request: Request, next: Nex
     }
     let took_ms = app.clock.now().saturating_duration_since(started).as_millis() as u64;
     span.in_scope(|| tracing::debug!(%method, status = status.as_u16(), took_ms, "answered"));
-    complete_headers(&method, route, response.headers_mut());
+    complete_headers(&method, route, status, response.headers_mut());
     response
 }
 
@@ -123,7 +123,7 @@ impl crate::ids::Kind for RequestKind {
     const PREFIX: &'static str = "RQ";
 }
 
-fn complete_headers(method: &Method, route: &str, headers: &mut HeaderMap) {
+fn complete_headers(method: &Method, route: &str, status: StatusCode, headers: &mut HeaderMap) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Tokens, names and session URLs are in the answers; nobody between may keep them.
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -136,9 +136,11 @@ fn complete_headers(method: &Method, route: &str, headers: &mut HeaderMap) {
         if let Some((name, value)) = accept {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        if let Some((_, methods)) = ROUTES.iter().find(|(known, _)| *known == route) {
-            headers.extend(HeaderValue::from_str(&methods.join(",")).ok().map(|methods| (ALLOW, methods)));
-        }
+    }
+    // axum's own `Allow` lacks OPTIONS, which every path answers, and would come after this layer.
+    if (method == Method::OPTIONS || status == StatusCode::METHOD_NOT_ALLOWED) && route != UNMATCHED {
+        let methods = ROUTES.iter().find(|(known, _)| *known == route).map(|(_, methods)| methods.join(", "));
+        headers.extend(methods.and_then(|methods| methods.parse().ok()).map(|methods| (ALLOW, methods)));
     }
 }
 
