@@ -74,6 +74,10 @@ export class Server {
     return ended;
   }
 
+  get logPath() {
+    return this.#log.path;
+  }
+
   get sessions() {
     return `${this.base}/v1/sessions`;
   }
