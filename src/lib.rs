@@ -18,8 +18,11 @@
 
 pub mod ids;
 pub mod units;
+pub mod config;
 pub mod command;
 pub mod media;
 pub mod rtc;
 pub mod metrics;
 pub mod shard;
+pub mod control;
+pub mod run;

@@ -45,9 +45,8 @@ impl Fragment {
 /// The server's fragment, taken from the answer to the restarted offer.
 pub fn from_answer(answer: &str) -> String {
     let first = |prefix: &str| answer.lines().find(|line| line.starts_with(prefix));
-    let media = answer.find("m=").map_or(answer, |at| answer.split_at(at).1);
-    let m_line = media.lines().next().unwrap_or("m=audio 9 UDP/TLS/RTP/SAVPF 0");
-    let mid = media.lines().find(|line| line.starts_with("a=mid:"));
+    let m_line = first("m=").unwrap_or("m=audio 9 UDP/TLS/RTP/SAVPF 0");
+    let mid = first("a=mid:");
     let mut seen = std::collections::BTreeSet::new();
     let candidates = answer.lines().filter(|line| line.starts_with("a=candidate:") && seen.insert(*line));
     let lines = first("a=ice-lite")
