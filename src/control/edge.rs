@@ -26,6 +26,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a browser may remember what it may send here. Chromium takes no more than two hours.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(7200);
 
+/// The route label of every file of the page.
+const PAGE: &str = "page";
+
 /// The route label of what matches none.
 pub const UNMATCHED: &str = "unmatched";
 
@@ -33,11 +36,8 @@ pub const UNMATCHED: &str = "unmatched";
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// Every route of the public listener and its methods: the closed sets of the request metric's labels.
-pub const ROUTES: [(&str, &[&str]); 17] = [
-    ("/", &["GET", "HEAD", "OPTIONS"]),
-    ("/app.js", &["GET", "HEAD", "OPTIONS"]),
-    ("/stube.js", &["GET", "HEAD", "OPTIONS"]),
-    ("/style.css", &["GET", "HEAD", "OPTIONS"]),
+pub const ROUTES: [(&str, &[&str]); 14] = [
+    (PAGE, &["GET", "HEAD", "OPTIONS"]),
     ("/demo/token", &["POST", "OPTIONS"]),
     ("/v1/rooms", &["GET", "HEAD", "POST", "OPTIONS"]),
     ("/v1/rooms/{name}", &["GET", "HEAD", "PATCH", "DELETE", "OPTIONS"]),
@@ -91,8 +91,7 @@ impl Origin {
 pub async fn finish(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let started = app.clock.now();
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
+    let route = route_label(request.extensions().get::<MatchedPath>());
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let origin = Origin::of(&app.config.http, request.headers(), peer);
     request.extensions_mut().insert(origin);
@@ -143,6 +142,12 @@ fn complete_headers(method: &Method, route: &str, headers: &mut HeaderMap) {
     }
 }
 
+/// The route as a closed set.
+fn route_label(matched: Option<&MatchedPath>) -> &'static str {
+    let Some(matched) = matched else { return UNMATCHED };
+    ROUTES.into_iter().find(|(route, _)| *route == matched.as_str()).map_or(PAGE, |(route, _)| route)
+}
+
 /// The method as a closed set.
 fn method_label(method: &Method) -> &'static str {
     METHODS.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
@@ -189,7 +194,7 @@ mod tests {
         let peer = Some(IpAddr::from([10, 0, 0, 1]));
         let config = |text: &str| {
             let text = format!("[http]\n{text}");
-            crate::config::Config::parse(&text, std::iter::empty()).ok().expect("valid").http
+            crate::config::Config::parse(&text, std::iter::empty()).expect("valid").http
         };
         let direct = config("");
         let proxied = config("trusted_proxies = [\"10.0.0.0/8\"]");
