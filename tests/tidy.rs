@@ -405,7 +405,9 @@ fn documents_exist_and_explain_metrics_and_codes() {
         assert!(text.lines().count() > 10, "{page} is missing or says nothing");
     }
     let operations = fs::read_to_string("docs/operations.md").expect("checked above");
-    let registry =
-        project().into_iter().find(|f| f.path == "src/metrics.rs").expect("src/metrics.rs holds the registry");
-    fine(&metrics_are_documented(&registry, &operations));
+    let files = project();
+    let registry = files.iter().find(|f| f.path == "src/metrics.rs").expect("src/metrics.rs holds the registry");
+    fine(&metrics_are_documented(registry, &operations));
+    let protocol = fs::read_to_string("docs/protocol.md").expect("checked above");
+    fine(&error_codes_are_documented(&files, &protocol));
 }
