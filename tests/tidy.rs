@@ -210,8 +210,10 @@ fn every_file_is_reachable(files: &[File]) -> Vec<String> {
 
 /// The metric names in a registry's source, which writes them in full.
 fn metric_names(registry: &str) -> Vec<&str> {
-    let literals = registry.split('"').skip(1).step_by(2);
-    literals.filter(|l| l.starts_with("stube_") && l.chars().all(|c| is_word(c) && !c.is_uppercase())).collect()
+    let named = literals(registry).map(|(_, literal)| literal);
+    named
+        .filter(|l| l.len() > 6 && l.starts_with("stube_") && l.chars().all(|c| is_word(c) && !c.is_uppercase()))
+        .collect()
 }
 
 /// Every metric is explained, and nothing else is, unless it is marked as planned.
@@ -236,16 +238,22 @@ fn metrics_are_documented(registry: &File, operations: &str) -> Vec<String> {
     wrong
 }
 
+/// What stands between two quotation marks of one line, with what stands before it on that line.
+fn literals(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines().flat_map(|line| {
+        let quotes = line.match_indices('"').map(|(at, _)| at);
+        quotes.filter_map(|at| Some((&line[..at], line[at + 1..].split_once('"')?.0)))
+    })
+}
+
 /// The codes of errors in HTTP answers and on the data channel: the literal after a status, or after a seat.
 fn error_codes(file: &File) -> Vec<&str> {
-    const BEFORE: [&str; 5] = ["StatusCode::", "status, ", "unauthorized(", "self.error(seat, ", "code: "];
-    let literals = file.text.split('"').enumerate().skip(1).step_by(2);
-    let parts: Vec<&str> = file.text.split('"').collect();
-    let codes = literals.filter(|(index, literal)| {
-        let line = parts[index - 1].rsplit('\n').next().unwrap_or_default();
-        let lead = BEFORE.iter().any(|before| line.rfind(before).is_some_and(|at| !line[at..].contains([';', '='])));
-        lead && literal.len() > 3 && literal.chars().all(|c| c.is_ascii_lowercase() || c == '_')
-    });
+    let leads = |before: &str| {
+        let status = before.trim_end_matches(", ").trim_end_matches(is_word).ends_with("StatusCode::");
+        status || ["(status, ", "unauthorized(", "self.error(seat, ", "code: "].iter().any(|end| before.ends_with(end))
+    };
+    let is_code = |literal: &str| literal.len() > 3 && literal.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let codes = literals(&file.text).filter(|(before, literal)| leads(before) && is_code(literal));
     codes.map(|(_, literal)| literal).collect()
 }
 
@@ -397,7 +405,9 @@ fn documents_exist_and_explain_metrics_and_codes() {
         assert!(text.lines().count() > 10, "{page} is missing or says nothing");
     }
     let operations = fs::read_to_string("docs/operations.md").expect("checked above");
-    let registry =
-        project().into_iter().find(|f| f.path == "src/metrics.rs").expect("src/metrics.rs holds the registry");
-    fine(&metrics_are_documented(&registry, &operations));
+    let files = project();
+    let registry = files.iter().find(|f| f.path == "src/metrics.rs").expect("src/metrics.rs holds the registry");
+    fine(&metrics_are_documented(registry, &operations));
+    let protocol = fs::read_to_string("docs/protocol.md").expect("checked above");
+    fine(&error_codes_are_documented(&files, &protocol));
 }
