@@ -258,18 +258,18 @@ impl Room {
                 self.timers.set(Timer::MaxDuration, now + max);
             }
         }
-        self.reconcile_tracks(seat, now);
         self.tell_participant(seat, ParticipantEvent::Joined, None);
+        self.reconcile_tracks(seat, now);
         self.slots_stale = true;
     }
 
     fn leave(&mut self, seat: Seat, reason: EndReason, now: Instant) {
         let Some(participant) = self.participant(seat) else { return };
         let tracks = participant.tracks.clone();
-        self.tell_participant(seat, ParticipantEvent::Left, Some(reason));
         for key in tracks {
             self.unpublish(seat, key, now);
         }
+        self.tell_participant(seat, ParticipantEvent::Left, Some(reason));
         for track in self.tracks.iter_mut().flatten() {
             track.subscribers.retain(|(subscriber, _)| *subscriber != seat);
         }
