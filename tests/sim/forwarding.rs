@@ -1,0 +1,204 @@
+//! The invariants of forwarding, checked when all is over, when every packet's fate is known.
+
+use std::time::{Duration, Instant};
+
+use str0m::media::MediaKind;
+
+use crate::check::Faults;
+use crate::decoder::Slot;
+use crate::stamp::Stamp;
+use crate::tap::Stream;
+use crate::world::World;
+
+/// Keyframe requests: least time between two, as the design sets it, and how far timers may be off.
+const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL_LOWEST: Duration = Duration::from_millis(500);
+const TOLERANCE: Duration = Duration::from_millis(10);
+/// How much faster than real time timestamps may run: as much as packets can be held up underway.
+const HELD_UP_MS: i64 = 3000;
+
+/// Checks everything that has been forwarded.
+pub fn check_forwarding(world: &mut World) {
+    let mut faults = std::mem::take(&mut world.faults);
+    for index in 0..world.members.len() {
+        let identity = world.members[index].identity.clone();
+        faults.about(identity.as_str());
+        check_keyframe_requests(world, index, &mut faults);
+        let slots: Vec<_> = world.members[index].client.slots.iter().map(|slot| slot.ssrc).collect();
+        for (place, ssrc) in slots.into_iter().enumerate() {
+            let Some(ssrc) = ssrc else { continue };
+            let mid = world.members[index].client.slots[place].mid;
+            faults.about(format!("{identity}, slot {mid}"));
+            let empty = Stream::default();
+            let stream = world.tap.out.get(&(index, ssrc)).unwrap_or(&empty);
+            check_timestamps(&world.members[index].client.slots[place], stream, &mut faults);
+            check_isolation(world, index, place, stream, &mut faults);
+            check_continuity(world, &world.members[index].client.slots[place], stream, &mut faults);
+        }
+    }
+    world.faults = faults;
+}
+
+/// Timestamps never run backwards on a slot, whatever flows through it, nor far ahead of time.
+fn check_timestamps(slot: &Slot, stream: &Stream, faults: &mut Faults) {
+    let per_ms = if slot.kind == MediaKind::Audio { 48 } else { 90 };
+    let mut last: Option<(u64, u32, Instant)> = None;
+    for (sequence, emitted) in &stream.emitted {
+        if let Some((before, timestamp, at)) = last {
+            let step = i64::from(emitted.timestamp.wrapping_sub(timestamp) as i32);
+            if step < 0 {
+                faults.add(format!("the timestamp falls by {} from packet {before} to {sequence}", -step));
+            }
+            let elapsed = emitted.at.saturating_duration_since(at).as_millis() as i64;
+            if step / per_ms > elapsed + HELD_UP_MS {
+                faults.add(format!("in {elapsed} ms the timestamp rises by {} ms", step / per_ms));
+            }
+        }
+        last = Some((*sequence, emitted.timestamp, emitted.at));
+    }
+}
+
+/// Nothing crosses rooms; nobody hears themself, the muted, the unpermitted or the departed; slots tell the truth.
+fn check_isolation(world: &World, index: usize, place: usize, stream: &Stream, faults: &mut Faults) {
+    let member = &world.members[index];
+    let slot = &member.client.slots[place];
+    let told = member.client.channel.bound.get(&slot.mid.to_string());
+    let told: Vec<_> = told.into_iter().flatten().filter_map(|sid| world.model.tracks.get(sid)).collect();
+    for (sequence, stamp) in &slot.log {
+        let track = stamp.track;
+        let publisher = &world.members[track.client];
+        if track.client == index || publisher.identity == member.identity {
+            faults.add("hears themself");
+        }
+        if publisher.room != member.room {
+            faults.add(format!("hears {} through the wall", publisher.identity));
+        }
+        if !member.grants.can_subscribe || !publisher.grants.can_publish {
+            faults.add(format!("hears {} without permission", publisher.identity));
+        }
+        let Some(emitted) = stream.emitted.get(sequence) else {
+            faults.add(format!("received packet {sequence}, which was never sent"));
+            continue;
+        };
+        if let Some(why) = world.model.silent_because(track, emitted.at) {
+            let at = emitted.at - world.start;
+            faults.add(format!("hears {} ({}) at {at:?}, but {why}", publisher.identity, track.number));
+        }
+        if member.is_present() && !told.contains(&&track) {
+            faults.add(format!("shows {} ({}), but was never told so", publisher.identity, track.number));
+        }
+    }
+}
+
+/// Gaps out are only gaps in, and a decoder is never left without knowing.
+fn check_continuity(world: &World, slot: &Slot, stream: &Stream, faults: &mut Faults) {
+    let mut log = slot.log.iter();
+    let Some((first, stamp)) = log.next() else { return };
+    if stream.emitted.first_key_value().is_some_and(|(emitted, _)| emitted == first) && !starts_decoding(slot, stamp) {
+        faults.add("the first packet is not the start of a key frame");
+    }
+    let mut run = Run { sequence: *first, stamp: *stamp, started: left_at(stream, *first) };
+    for (sequence, stamp) in log {
+        let gap_out = sequence - run.sequence;
+        let gap_in = i64::from(stamp.serial) - i64::from(run.stamp.serial);
+        let same = (run.stamp.track, run.stamp.layer) == (stamp.track, stamp.layer);
+        let lost = stream.emitted.range(run.sequence + 1..*sequence).next().is_some();
+        if same && gap_in < gap_out as i64 && !lost {
+            faults.add(format!("{} to {sequence}: {gap_out} packets out of {gap_in} packets in", run.sequence));
+        } else if same && gap_in == gap_out as i64 {
+            check_gap(world, stream, &run, *sequence, faults);
+        } else if lost {
+            // The seam itself was not seen.
+            run.started = None;
+        } else {
+            check_seam(slot, &run, *sequence, stamp, faults);
+            run.started = left_at(stream, *sequence);
+        }
+        (run.sequence, run.stamp) = (*sequence, *stamp);
+    }
+}
+
+/// Packets of one source whose numbers keep their distance: the latest of them, and when the first left the engine.
+struct Run {
+    sequence: u64,
+    stamp: Stamp,
+    started: Option<Instant>,
+}
+
+fn left_at(stream: &Stream, sequence: u64) -> Option<Instant> {
+    stream.emitted.get(&sequence).map(|emitted| emitted.at)
+}
+
+fn starts_decoding(slot: &Slot, stamp: &Stamp) -> bool {
+    slot.kind == MediaKind::Audio || (stamp.keyframe && stamp.packet == 0)
+}
+
+/// Within a run, whatever the engine left out must have been missing before.
+fn check_gap(world: &World, stream: &Stream, run: &Run, after: u64, faults: &mut Faults) {
+    for missing in run.sequence + 1..after {
+        let serial = run.stamp.serial + (missing - run.sequence) as u32;
+        let Some(at) = delivered_at(world, run.stamp, serial) else { continue };
+        // Overtaken by a later packet, it came when its track was muted or gone.
+        if world.model.silent_because(run.stamp.track, at).is_some() {
+            continue;
+        }
+        // A later packet of a key frame may overtake the first one, which the slot waits for: at the start of a run,
+        // and wherever a slot goes on after its track was muted.
+        let resumes = run.stamp.keyframe || run.sequence + 1 < missing;
+        let start = if resumes { left_at(stream, missing - 1).max(run.started) } else { run.started };
+        let overtook = start.is_none_or(|start| at <= start);
+        if !overtook && !stream.emitted.contains_key(&missing) {
+            let (track, at) = (run.stamp.track, at - world.start);
+            faults.add(format!("{missing} is left out, though packet {serial} of {track:?} came at {at:?}"));
+        }
+    }
+}
+
+/// Something was left out, or another source begins: only with a key frame can a decoder follow.
+fn check_seam(slot: &Slot, run: &Run, after: u64, stamp: &Stamp, faults: &mut Faults) {
+    if !starts_decoding(slot, stamp) {
+        faults.add(format!("{} to {after}: goes on without a key frame; {:?} then {stamp:?}", run.sequence, run.stamp));
+    }
+}
+
+/// When a source packet reached the engine in the ordinary way, if it did.
+fn delivered_at(world: &World, stamp: Stamp, serial: u32) -> Option<Instant> {
+    let publication = &world.members[stamp.track.client].client.publications[stamp.track.number];
+    let layer = &publication.layers[stamp.layer];
+    let sequence = (layer.first_sequence + u64::from(serial)) as u16;
+    world.tap.delivered.get(&(stamp.track.client, layer.ssrc?))?.get(&sequence).copied()
+}
+
+/// At most one keyframe request an encoding and interval goes upstream, however many ask.
+fn check_keyframe_requests(world: &World, index: usize, faults: &mut Faults) {
+    let client = &world.members[index].client;
+    for publication in &client.publications {
+        for (place, layer) in publication.layers.iter().enumerate() {
+            let interval = if place == 0 && publication.layers.len() > 1 { INTERVAL_LOWEST } else { INTERVAL };
+            let of_layer = |asked: &&crate::client::Asked| asked.mid == publication.mid && asked.rid == layer.rid;
+            let mut times: Vec<_> = client.asked.iter().filter(of_layer).map(|asked| asked.sent_at).collect();
+            times.sort();
+            for pair in times.windows(2) {
+                if pair[1] - pair[0] + TOLERANCE < interval {
+                    faults.add(format!("asked for key frames twice within {:?}", pair[1] - pair[0]));
+                }
+            }
+        }
+    }
+}
+
+/// Every copy that was due was sent, or dropped for a reason; and what counts as sent was sent.
+pub fn check_accounts(world: &mut World) {
+    let stats = world.engine.stats();
+    let sent = stats.rtp_out.audio.packets + stats.rtp_out.video.packets;
+    let reasons = stube::media::meter::DropReason::ALL.into_iter().filter(|reason| reason.is_of_a_copy());
+    let dropped: u64 = reasons.map(|reason| stats.drops.of(reason)).sum();
+    let faults = world.faults.about("accounts");
+    if stats.copies_due != sent + dropped {
+        faults
+            .add(format!("{} copies due, but {sent} sent and {dropped} dropped: {:?}", stats.copies_due, stats.drops));
+    }
+    if world.tap.forwarded > sent {
+        faults.add(format!("{} packets left, but only {sent} are counted", world.tap.forwarded));
+    }
+}
