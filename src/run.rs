@@ -1,6 +1,6 @@
 //! A whole server: start, wait for a signal, end calls, stop.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -206,7 +206,9 @@ pub fn log_filter(level: &str) -> Result<EnvFilter, ConfigError> {
 
 /// Starts logging to standard error. Panics are logged by their place alone: their message may hold anything.
 pub fn start_logging(filter: EnvFilter, format: LogFormat) {
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for a terminal; in a file or the journal they are noise.
+    let colours = std::io::stderr().is_terminal();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => subscriber.init(),
         LogFormat::Json => subscriber.json().init(),
