@@ -12,7 +12,7 @@ pub enum DropReason {
     UnknownSource,
     /// STUN whose USERNAME names no session.
     UnknownUfrag,
-    /// RTP of an m-line or encoding that is not published.
+    /// RTP of an m-line or encoding that is not published, or whose source the grants do not allow.
     UnpublishedTrack,
     /// The publisher's session is not connected or has been closed.
     NotConnected,
@@ -51,6 +51,20 @@ impl DropReason {
         Self::QueueFull,
         Self::Internal,
     ];
+
+    /// Whether one subscriber's copy was dropped, not the received packet:
+    /// *copies due = RTP sent + Σ drops of copies*.
+    pub fn is_of_a_copy(self) -> bool {
+        matches!(
+            self,
+            Self::Muted
+                | Self::OtherLayer
+                | Self::AwaitingKeyframe
+                | Self::BeforeSwitch
+                | Self::CodecMismatch
+                | Self::SubscriberNotReady
+        )
+    }
 
     /// The value of the metric's `reason` label.
     pub fn as_str(self) -> &'static str {

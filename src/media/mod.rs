@@ -1,3 +1,161 @@
-//! RING 1 — the selective forwarding middlebox: rooms, participants, tracks, subscriptions.
+//! RING 1 — the selective forwarding middlebox (RFC 7667 §3.7): who is in a room, which track goes to which slot, and
+//! what every forwarded packet is called on its way out.
+//!
+//! INVARIANT: no str0m, tokio, socket, clock, entropy or `HashMap`; nothing here can fail, only drop with a reason.
+//!
+//! This file is the ring's contract. Order of calls on a [`Room`]: [`Room::handle`] or [`Room::handle_timeout`], then
+//! [`Room::poll_output`] until `None`, then sleep until [`Room::poll_timeout`]. After [`Input::Packet`] the drained
+//! [`Output::Forward`]s all mean that packet.
 
+use std::time::Instant;
+
+use crate::command::{EndReason, MediaKind, Notice, ParticipantChange, Profile, Purpose, RoomSettings};
+use crate::ids::{CallId, Identity, ParticipantId, SessionId, TrackId};
+
+pub mod clock;
+mod fill;
+mod forwarder;
+mod keyframes;
 pub mod meter;
+mod packet;
+mod participant;
+mod requests;
+mod room;
+pub mod signal;
+mod slots;
+mod speakers;
+mod subscription;
+mod timers;
+mod track;
+
+pub use packet::{Codec, CodecSet, Packet};
+pub use room::Room;
+pub use timers::Timer;
+
+/// The engine's handle for a participant's peer; a room only hands it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerKey(pub u32);
+
+/// A participant's place in a room: a dense index, re-used after they left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seat(pub u16);
+
+/// A published track within its room: a dense index, re-used after it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TrackKey(pub u32);
+
+/// The n-th receiving m-line of a participant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SlotIndex(pub u16);
+
+/// The n-th simulcast encoding of a track, lowest first; 0 where there is no simulcast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EncodingIndex(pub u8);
+
+/// What a [`Room`] is told.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// Someone was admitted ([`Room::admit`] said so); their media is not connected yet.
+    Join(Box<Join>),
+    /// Their media is connected: others may see and hear them.
+    Connected(Seat),
+    /// Their data channel is open and can carry [`signal::Signal`]s.
+    ChannelOpen(Seat),
+    /// They are gone; whoever caused it has closed their peer.
+    Leave { seat: Seat, reason: EndReason },
+    /// A publishing m-line appeared.
+    Publish { seat: Seat, track: NewTrack },
+    /// The publisher took the m-line back.
+    Unpublish { seat: Seat, track: TrackKey },
+    /// All receiving m-lines, in order; slots only ever grow.
+    Slots { seat: Seat, slots: Vec<NewSlot> },
+    /// One RTP packet of an encoding. The hot path.
+    Packet { track: TrackKey, encoding: EncodingIndex, packet: &'a Packet },
+    /// A subscriber's decoder needs a keyframe (PLI or FIR).
+    KeyframeWanted { seat: Seat, slot: SlotIndex },
+    /// A message from the data channel.
+    Request { seat: Seat, request: signal::Request },
+    /// Control changes someone.
+    Change { seat: Seat, change: ParticipantChange },
+    /// Control mutes or unmutes a track.
+    Mute { seat: Seat, track: TrackId, muted: bool },
+    /// Control sends a message; `to` empty means everyone.
+    Message { topic: String, data: serde_json::Value, to: Vec<Identity> },
+    /// Control changes the room.
+    Settings(RoomSettings),
+    /// Everyone leaves and the room ends.
+    Close(EndReason),
+}
+
+/// Who joins.
+#[derive(Debug)]
+pub struct Join {
+    pub peer: PeerKey,
+    pub participant: ParticipantId,
+    pub session: SessionId,
+    pub profile: Profile,
+    pub purpose: Purpose,
+    /// The id of the call, should this participant begin one.
+    pub call: CallId,
+}
+
+/// A publishing m-line.
+#[derive(Debug)]
+pub struct NewTrack {
+    pub sid: TrackId,
+    pub mid: String,
+    pub kind: MediaKind,
+    /// How many publishing m-lines of this kind stand before it; gives the default source.
+    pub position: usize,
+    pub codec: Codec,
+    /// RIDs of the simulcast encodings, lowest first; empty without simulcast.
+    pub rids: Vec<String>,
+}
+
+/// A receiving m-line.
+#[derive(Debug)]
+pub struct NewSlot {
+    pub mid: String,
+    pub kind: MediaKind,
+    pub codecs: CodecSet,
+    /// The slot's first outgoing sequence number; below 2^15, so that receivers start with rollover count 0.
+    pub first_seq: u16,
+}
+
+/// What a [`Room`] wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a copy of the packet just handled.
+    Forward(Forward),
+    /// Ask the publisher for a keyframe of this encoding.
+    RequestKeyframe {
+        peer: PeerKey,
+        track: TrackKey,
+        encoding: EncodingIndex,
+    },
+    /// Send this over the data channel.
+    Tell {
+        peer: PeerKey,
+        signal: std::sync::Arc<signal::Signal>,
+    },
+    /// The room has ended this participant's stay: send `leave`, then close the peer.
+    Close {
+        peer: PeerKey,
+        reason: EndReason,
+    },
+    Notice(Box<Notice>),
+    /// The room is over and empty; drop it.
+    Finished(EndReason),
+}
+
+/// One outgoing copy of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward {
+    pub to: PeerKey,
+    pub slot: SlotIndex,
+    /// Extended sequence number on the slot's SSRC.
+    pub seq: u64,
+    pub timestamp: u32,
+    /// When the media was captured, on this host's clock; sender reports use it. Never in the future.
+    pub captured_at: Instant,
+}

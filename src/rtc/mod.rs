@@ -70,6 +70,8 @@ pub struct Stats {
     pub addresses_ipv6: u64,
     pub rtp_in: PerKind<Volume>,
     pub rtp_out: PerKind<Volume>,
+    /// Packets received times their subscribers: each copy is sent or dropped with a reason.
+    pub copies_due: u64,
     pub drops: Drops,
     /// PLI and FIR heard from subscribers.
     pub keyframe_requests_in: u64,

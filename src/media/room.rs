@@ -1,0 +1,456 @@
+//! A room: its participants, their tracks, and the way of a packet through it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::meter::{DropReason, Drops, PerKind};
+use super::packet::Packet;
+use super::participant::Participant;
+use super::signal::{ParticipantEvent, Signal, TrackEvent};
+use super::speakers::{self, SpeakerDetector};
+use super::subscription::Slot;
+use super::timers::{Timer, TimerTable};
+use super::track::Track;
+use super::{EncodingIndex, Forward, Input, Join, NewSlot, NewTrack, Output, Seat, SlotIndex, TrackKey};
+use crate::command::{
+    CallState, EndReason, Notice, ParticipantInfo, ParticipantState, Refusal, RoomSettings, RoomState,
+};
+use crate::ids::{CallId, Identity, RoomId};
+
+/// One room and the call in it. See the [ring's contract](super).
+#[derive(Debug)]
+pub struct Room {
+    pub(super) id: RoomId,
+    pub(super) settings: RoomSettings,
+    pub(super) seats: Vec<Option<Participant>>,
+    pub(super) tracks: Vec<Option<Track>>,
+    pub(super) speakers: SpeakerDetector,
+    pub(super) timers: TimerTable,
+    pub(super) outputs: VecDeque<Output>,
+    /// Something changed that may move tracks between slots.
+    pub(super) slots_stale: bool,
+    call: Option<(CallId, Instant)>,
+    closing: Option<EndReason>,
+    drops: Drops,
+    copies_due: u64,
+}
+
+impl Room {
+    /// An empty room; it ends by itself when nobody comes.
+    pub fn new(id: RoomId, settings: RoomSettings, now: Instant) -> Self {
+        let mut timers = TimerTable::default();
+        timers.set(Timer::Empty, now + settings.empty_timeout);
+        Self {
+            id,
+            settings,
+            seats: Vec::new(),
+            tracks: Vec::new(),
+            speakers: SpeakerDetector::default(),
+            timers,
+            outputs: VecDeque::new(),
+            slots_stale: false,
+            call: None,
+            closing: None,
+            drops: Drops::default(),
+            copies_due: 0,
+        }
+    }
+
+    // === getters ===
+
+    /// Whether this identity may join now. One who is already here may: they replace their older session.
+    pub fn admit(&self, identity: &Identity) -> Result<(), Refusal> {
+        let max = self.settings.max_participants;
+        if self.closing.is_some() {
+            return Err(Refusal::RoomNotFound);
+        }
+        let others = self.participants().filter(|(_, other)| other.profile.identity != *identity).count();
+        if others >= max as usize { Err(Refusal::RoomFull { max }) } else { Ok(()) }
+    }
+
+    /// The seat of an identity.
+    pub fn seat_of(&self, identity: &Identity) -> Option<Seat> {
+        self.participants().find(|(_, other)| other.profile.identity == *identity).map(|(seat, _)| seat)
+    }
+
+    /// The seat the next [`Input::Join`] gets.
+    pub fn next_seat(&self) -> Seat {
+        Seat(self.seats.iter().position(Option::is_none).unwrap_or(self.seats.len()) as u16)
+    }
+
+    /// The key the next [`Input::Publish`] gets.
+    pub fn next_track(&self) -> TrackKey {
+        TrackKey(self.tracks.iter().position(Option::is_none).unwrap_or(self.tracks.len()) as u32)
+    }
+
+    /// Everyone, or one of them, as the API shows them; hidden participants too.
+    pub fn participant_infos(&self, only: Option<Seat>) -> Vec<ParticipantInfo> {
+        let wanted = self.participants().filter(|(seat, _)| only.is_none_or(|only| only == *seat));
+        let mut infos: Vec<_> = wanted.map(|(seat, _)| self.info(seat)).flatten().collect();
+        infos.sort_by_key(|info| info.joined_at);
+        infos
+    }
+
+    /// The room as the API shows it.
+    pub fn state(&self, now: Instant) -> RoomState {
+        let publishes = |(_, p): &(Seat, &Participant)| p.tracks.iter().any(|key| self.is_announced(*key));
+        RoomState {
+            room: self.id,
+            num_participants: self.participants().count() as u32,
+            num_publishers: self.participants().filter(publishes).count() as u32,
+            call: self.call.map(|(call, started_at)| CallState {
+                call,
+                started_at,
+                duration: now.saturating_duration_since(started_at),
+            }),
+        }
+    }
+
+    /// Published and subscribed tracks by kind.
+    pub fn count_tracks(&self) -> (PerKind<u64>, PerKind<u64>) {
+        let (mut published, mut subscribed) = (PerKind::default(), PerKind::default());
+        for track in self.tracks.iter().flatten() {
+            *published.of_mut(track.kind) += 1;
+            *subscribed.of_mut(track.kind) += track.subscribers.len() as u64;
+        }
+        (published, subscribed)
+    }
+
+    /// How many are in the room, connected or not.
+    pub fn num_participants(&self) -> usize {
+        self.participants().count()
+    }
+
+    /// Takes the counters gathered since the last call: drops, and copies that were due.
+    pub fn take_counts(&mut self) -> (Drops, u64) {
+        (std::mem::take(&mut self.drops), std::mem::take(&mut self.copies_due))
+    }
+
+    // === inputs ===
+
+    /// Takes one input. Cannot fail or block.
+    pub fn handle(&mut self, input: Input<'_>, now: Instant) {
+        match input {
+            Input::Packet { track, encoding, packet } => return self.packet(track, encoding, packet, now),
+            Input::Join(join) => self.join(*join, now),
+            Input::Connected(seat) => self.connected(seat, now),
+            Input::ChannelOpen(seat) => self.welcome(seat),
+            Input::Leave { seat, reason } => self.leave(seat, reason, now),
+            Input::Publish { seat, track } => self.publish(seat, track, now),
+            Input::Unpublish { seat, track } => self.unpublish(seat, track, now),
+            Input::Slots { seat, slots } => self.set_slots(seat, slots),
+            Input::KeyframeWanted { seat, slot } => self.keyframe_wanted(seat, slot, now),
+            Input::Request { seat, request } => self.request(seat, request, now),
+            Input::Change { seat, change } => self.change(seat, change, now),
+            Input::Mute { seat, track, muted } => self.mute_by_control(seat, track, muted, now),
+            Input::Message { topic, data, to } => self.message(None, topic, data, &to),
+            Input::Settings(settings) => self.settings = settings,
+            Input::Close(reason) => self.close(reason),
+        }
+        self.settle(now);
+    }
+
+    /// Does what is due. Late and early calls are harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.timers.take_expired(Timer::Empty, now) && self.num_participants() == 0 {
+            self.close(EndReason::RoomEmpty);
+        }
+        if self.timers.take_expired(Timer::MaxDuration, now) {
+            self.close(EndReason::RoomDurationExceeded);
+        }
+        if self.timers.take_expired(Timer::Keyframe, now) {
+            self.ask_due_keyframes(now);
+        }
+        if self.timers.take_expired(Timer::Speakers, now) {
+            self.judge_speakers(now);
+        }
+        if self.timers.take_expired(Timer::Layers, now) {
+            self.aim_at_best_encodings(now);
+        }
+        self.settle(now);
+    }
+
+    /// The next thing to do; drain to `None`.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Self::handle_timeout`], and why.
+    pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+        self.timers.next()
+    }
+
+    /// The hot path: one packet to all slots its track is in.
+    fn packet(&mut self, key: TrackKey, encoding: EncodingIndex, packet: &Packet, now: Instant) {
+        let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut) else {
+            return self.drops.count(DropReason::UnpublishedTrack);
+        };
+        if !track.is_offered() {
+            return self.drops.count(DropReason::UnpublishedTrack);
+        }
+        let codec_changed = track.note(encoding, packet, now);
+        let copies = track.subscribers.len() as u64;
+        self.copies_due += copies;
+        if track.muted {
+            return self.drops.add(DropReason::Muted, copies);
+        }
+        if let Some(level) = packet.level {
+            self.speakers.heard(track.owner, level);
+            self.timers.set_earlier(Timer::Speakers, now + speakers::TICK);
+        }
+        let mut slot_changed = false;
+        for (seat, slot) in &track.subscribers {
+            let Some(participant) = self.seats.get_mut(usize::from(seat.0)).and_then(Option::as_mut) else { continue };
+            let Some(bound) = participant.slots.get_mut(usize::from(slot.0)) else { continue };
+            let awaited = bound.awaits(encoding);
+            match bound.forward(encoding, packet) {
+                Ok((seq, timestamp)) => {
+                    slot_changed |= awaited;
+                    let (to, captured_at) = (participant.peer, packet.captured_at);
+                    self.outputs.push_back(Output::Forward(Forward { to, slot: *slot, seq, timestamp, captured_at }));
+                }
+                Err(reason) => self.drops.count(reason),
+            }
+        }
+        if codec_changed {
+            self.tell_track(key, TrackEvent::Updated);
+            self.slots_stale = true;
+        }
+        if codec_changed || slot_changed {
+            self.settle(now);
+        }
+    }
+
+    fn join(&mut self, join: Join, now: Instant) {
+        let seat = self.next_seat();
+        let participant = Participant::new(join, now);
+        match self.seats.get_mut(usize::from(seat.0)) {
+            Some(free) => *free = Some(participant),
+            None => self.seats.push(Some(participant)),
+        }
+        self.timers.stop(Timer::Empty);
+    }
+
+    fn connected(&mut self, seat: Seat, now: Instant) {
+        let Some(participant) = self.participant_mut(seat) else { return };
+        if participant.state == ParticipantState::Active {
+            return;
+        }
+        participant.state = ParticipantState::Active;
+        participant.connected_at = Some(now);
+        let call = participant.call;
+        if self.call.is_none() {
+            self.call = Some((call, now));
+            self.notice(Notice::CallStarted { room: self.id, call, at: now });
+            if let Some(max) = self.settings.max_duration {
+                self.timers.set(Timer::MaxDuration, now + max);
+            }
+        }
+        self.reconcile_tracks(seat, now);
+        self.tell_participant(seat, ParticipantEvent::Joined, None);
+        self.slots_stale = true;
+    }
+
+    fn leave(&mut self, seat: Seat, reason: EndReason, now: Instant) {
+        let Some(participant) = self.participant(seat) else { return };
+        let tracks = participant.tracks.clone();
+        self.tell_participant(seat, ParticipantEvent::Left, Some(reason));
+        for key in tracks {
+            self.unpublish(seat, key, now);
+        }
+        for track in self.tracks.iter_mut().flatten() {
+            track.subscribers.retain(|(subscriber, _)| *subscriber != seat);
+        }
+        self.speakers.silence(seat);
+        self.seats[usize::from(seat.0)] = None;
+        self.slots_stale = true;
+        let anyone_active = self.participants().any(|(_, p)| p.state == ParticipantState::Active);
+        if let Some((call, started_at)) = self.call.filter(|_| !anyone_active) {
+            self.call = None;
+            self.timers.stop(Timer::MaxDuration);
+            self.notice(Notice::CallEnded { room: self.id, call, started_at, at: now });
+        }
+        if self.num_participants() == 0 {
+            match self.closing {
+                Some(reason) => self.outputs.push_back(Output::Finished(reason)),
+                None => self.timers.set(Timer::Empty, now + self.settings.departure_timeout),
+            }
+        }
+    }
+
+    fn close(&mut self, reason: EndReason) {
+        if self.closing.is_some() {
+            return;
+        }
+        self.closing = Some(reason);
+        let peers: Vec<_> = self.participants().map(|(_, participant)| participant.peer).collect();
+        if peers.is_empty() {
+            self.outputs.push_back(Output::Finished(reason));
+        }
+        self.outputs.extend(peers.into_iter().map(|peer| Output::Close { peer, reason }));
+    }
+
+    fn publish(&mut self, seat: Seat, new: NewTrack, now: Instant) {
+        let key = self.next_track();
+        let Some(participant) = self.participant_mut(seat) else { return };
+        participant.tracks.push(key);
+        let track = Track::new(new, seat);
+        if track.encodings.len() > 1 {
+            self.timers.set_earlier(Timer::Layers, now + super::slots::LAYERS_TICK);
+        }
+        match self.tracks.get_mut(key.0 as usize) {
+            Some(free) => *free = Some(track),
+            None => self.tracks.push(Some(track)),
+        }
+        self.reconcile_tracks(seat, now);
+    }
+
+    fn unpublish(&mut self, seat: Seat, key: TrackKey, now: Instant) {
+        self.conceal_track(key, now);
+        if let Some(track) = self.tracks.get_mut(key.0 as usize) {
+            *track = None;
+        }
+        if let Some(participant) = self.participant_mut(seat) {
+            participant.tracks.retain(|other| *other != key);
+        }
+    }
+
+    fn set_slots(&mut self, seat: Seat, slots: Vec<NewSlot>) {
+        let Some(participant) = self.participant_mut(seat) else { return };
+        let known = participant.slots.len();
+        for (slot, new) in participant.slots.iter_mut().zip(&slots) {
+            slot.codecs = new.codecs;
+        }
+        participant.slots.extend(slots.into_iter().skip(known).map(Slot::new));
+        self.slots_stale = true;
+    }
+
+    fn keyframe_wanted(&mut self, seat: Seat, slot: SlotIndex, now: Instant) {
+        let slot = self.participant(seat).and_then(|participant| participant.slots.get(usize::from(slot.0)));
+        if let Some(binding) = slot.and_then(|slot| slot.binding) {
+            self.want_keyframe(binding.track, binding.current.unwrap_or(binding.target), now);
+        }
+    }
+
+    /// Asks the publisher for a keyframe, now or as soon as the interval allows.
+    pub(super) fn want_keyframe(&mut self, key: TrackKey, encoding: EncodingIndex, now: Instant) {
+        let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
+        let Some(requests) = track.encodings.get_mut(usize::from(encoding.0)).map(|e| &mut e.keyframes) else { return };
+        let ask = requests.want(now);
+        if let Some(due) = requests.due() {
+            self.timers.set_earlier(Timer::Keyframe, due);
+        }
+        let owner = track.owner;
+        if let Some(publisher) = self.participant(owner).filter(|_| ask) {
+            let peer = publisher.peer;
+            self.outputs.push_back(Output::RequestKeyframe { peer, track: key, encoding });
+        }
+    }
+
+    fn ask_due_keyframes(&mut self, now: Instant) {
+        for (index, track) in self.tracks.iter_mut().enumerate() {
+            let Some(track) = track else { continue };
+            let key = TrackKey(index as u32);
+            let publisher = self.seats.get(usize::from(track.owner.0)).and_then(Option::as_ref);
+            for (number, encoding) in track.encodings.iter_mut().enumerate() {
+                let encoding_index = EncodingIndex(number as u8);
+                // Nobody waits any more: a muted or empty stage needs no keyframe.
+                if track.muted || track.subscribers.is_empty() {
+                    encoding.keyframes.satisfied();
+                }
+                if let Some(publisher) = publisher.filter(|_| encoding.keyframes.send_if_due(now)) {
+                    let peer = publisher.peer;
+                    self.outputs.push_back(Output::RequestKeyframe { peer, track: key, encoding: encoding_index });
+                }
+            }
+            if let Some(due) = track.keyframe_due() {
+                self.timers.set_earlier(Timer::Keyframe, due);
+            }
+        }
+    }
+
+    fn judge_speakers(&mut self, now: Instant) {
+        if let Some(loudest) = self.speakers.judge(now) {
+            let info = |(seat, level): (Seat, f32)| {
+                let participant = self.participant(seat).filter(|participant| participant.is_visible())?.sid;
+                Some(super::signal::SpeakerInfo { participant, level })
+            };
+            let speakers = loudest.into_iter().filter_map(info).collect();
+            self.tell_all(Signal::Speakers { speakers }, None);
+            self.slots_stale = true;
+        }
+        if self.speakers.is_active() {
+            self.timers.set_earlier(Timer::Speakers, now + speakers::TICK);
+        }
+    }
+
+    // === what others are told ===
+
+    pub(super) fn participants(&self) -> impl Iterator<Item = (Seat, &Participant)> {
+        let seats = self.seats.iter().enumerate();
+        seats.filter_map(|(index, participant)| Some((Seat(index as u16), participant.as_ref()?)))
+    }
+
+    pub(super) fn participant(&self, seat: Seat) -> Option<&Participant> {
+        self.seats.get(usize::from(seat.0))?.as_ref()
+    }
+
+    pub(super) fn participant_mut(&mut self, seat: Seat) -> Option<&mut Participant> {
+        self.seats.get_mut(usize::from(seat.0))?.as_mut()
+    }
+
+    pub(super) fn track(&self, key: TrackKey) -> Option<&Track> {
+        self.tracks.get(key.0 as usize)?.as_ref()
+    }
+
+    pub(super) fn is_announced(&self, key: TrackKey) -> bool {
+        self.track(key).is_some_and(|track| track.announced)
+    }
+
+    pub(super) fn info(&self, seat: Seat) -> Option<ParticipantInfo> {
+        let participant = self.participant(seat)?;
+        let tracks = participant.tracks.iter().filter_map(|key| self.track(*key));
+        Some(participant.info(tracks.filter(|track| track.announced).map(Track::info).collect()))
+    }
+
+    pub(super) fn notice(&mut self, notice: Notice) {
+        self.outputs.push_back(Output::Notice(Box::new(notice)));
+    }
+
+    /// Tells one participant, if their channel is open.
+    pub(super) fn tell(&mut self, seat: Seat, signal: Signal) {
+        if let Some(participant) = self.participant(seat).filter(|participant| participant.channel_open) {
+            let peer = participant.peer;
+            self.outputs.push_back(Output::Tell { peer, signal: Arc::new(signal) });
+        }
+    }
+
+    /// Tells everyone but one.
+    pub(super) fn tell_all(&mut self, signal: Signal, but: Option<Seat>) {
+        let signal = Arc::new(signal);
+        let listeners = self.seats.iter().enumerate().filter_map(|(index, participant)| {
+            participant.as_ref().filter(|p| p.channel_open && but != Some(Seat(index as u16)))
+        });
+        let tell = |listener: &Participant| Output::Tell { peer: listener.peer, signal: signal.clone() };
+        self.outputs.extend(listeners.map(tell));
+    }
+
+    /// Tells the others that someone came, changed or went; nothing about the hidden.
+    pub(super) fn tell_participant(&mut self, seat: Seat, event: ParticipantEvent, reason: Option<EndReason>) {
+        let visible = self.participant(seat).is_some_and(Participant::is_visible);
+        if let Some(participant) = self.info(seat).filter(|_| visible) {
+            // A change is told to the changed as well: control may have made it.
+            let but = (event != ParticipantEvent::Updated).then_some(seat);
+            self.tell_all(Signal::Participant { event, participant, reason }, but);
+        }
+    }
+
+    /// Tells everyone, the publisher too, what became of a track.
+    pub(super) fn tell_track(&mut self, key: TrackKey, event: TrackEvent) {
+        let Some(track) = self.track(key) else { return };
+        let Some(owner) = self.participant(track.owner) else { return };
+        let signal = Signal::Track { event, participant: owner.sid, track: track.info() };
+        self.tell_all(signal, None);
+    }
+}

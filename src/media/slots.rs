@@ -1,0 +1,243 @@
+//! Keeps every slot filled with what its participant wishes and may receive, and tells them what changed.
+
+use std::time::{Duration, Instant};
+
+use super::fill::{self, Place, Wanted};
+use super::participant::{Participant, Wish};
+use super::signal::{Signal, SlotInfo, SlotLayer, SlotState, TrackEvent};
+use super::subscription::{self, Slot};
+use super::timers::Timer;
+use super::{EncodingIndex, Room, Seat, SlotIndex, TrackKey};
+use crate::command::{MediaKind, Notice, ParticipantState, Source};
+
+/// How often encodings are looked at for a better one.
+pub const LAYERS_TICK: Duration = Duration::from_secs(1);
+
+/// A track that may go into slots, ranked for those who did not say what they want.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    wanted: Wanted,
+    owner: Seat,
+    kind: MediaKind,
+    source: Source,
+}
+
+impl Room {
+    /// Brings slots and what clients know of them up to date.
+    pub(super) fn settle(&mut self, now: Instant) {
+        if std::mem::take(&mut self.slots_stale) {
+            let candidates = self.candidates();
+            for index in 0..self.seats.len() {
+                let seat = Seat(index as u16);
+                self.refill(seat, MediaKind::Audio, &candidates, now);
+                self.refill(seat, MediaKind::Video, &candidates, now);
+            }
+        }
+        for index in 0..self.seats.len() {
+            self.tell_changed_slots(Seat(index as u16));
+        }
+    }
+
+    /// All tracks on offer: the unmuted first, then by who spoke last, then by seat.
+    fn candidates(&self) -> Vec<Candidate> {
+        let tracks = self.tracks.iter().enumerate().filter_map(|(index, track)| {
+            let track = track.as_ref().filter(|track| track.is_offered())?;
+            let wanted = Wanted { track: TrackKey(index as u32), codec: track.codec };
+            let rank = (track.muted, std::cmp::Reverse(self.speakers.last_spoke(track.owner)), track.owner);
+            Some((rank, Candidate { wanted, owner: track.owner, kind: track.kind, source: track.source }))
+        });
+        let mut ranked: Vec<_> = tracks.collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.into_iter().map(|(_, candidate)| candidate).collect()
+    }
+
+    fn wanted(&self, participant: &Participant, seat: Seat, kind: MediaKind, offered: &[Candidate]) -> Vec<Wanted> {
+        if participant.state != ParticipantState::Active || !participant.profile.grants.can_subscribe {
+            return Vec::new();
+        }
+        let others = offered.iter().filter(|candidate| candidate.kind == kind && candidate.owner != seat);
+        let by_sid = |sids: &[crate::ids::TrackId]| {
+            let find = |sid| others.clone().find(|c| self.track(c.wanted.track).is_some_and(|t| t.sid == sid));
+            sids.iter().filter_map(|sid| find(*sid)).map(|candidate| candidate.wanted).collect()
+        };
+        let by_default = || {
+            let in_default = |c: &&Candidate| kind == MediaKind::Audio || c.source != Source::ScreenShare;
+            others.clone().filter(in_default).map(|candidate| candidate.wanted).collect()
+        };
+        match &participant.wish {
+            Wish::Explicit { video, .. } if kind == MediaKind::Video => by_sid(video),
+            Wish::Explicit { audio: Some(audio), .. } => by_sid(audio),
+            Wish::Play(identity) => {
+                let owner = self.seat_of(identity);
+                others.filter(|candidate| Some(candidate.owner) == owner).map(|candidate| candidate.wanted).collect()
+            }
+            Wish::Default | Wish::PlayActiveSpeaker | Wish::Explicit { .. } => by_default(),
+        }
+    }
+
+    fn refill(&mut self, seat: Seat, kind: MediaKind, offered: &[Candidate], now: Instant) {
+        let Some(participant) = self.participant(seat) else { return };
+        let indices: Vec<usize> = (0..participant.slots.len()).filter(|&i| participant.slots[i].kind == kind).collect();
+        if indices.is_empty() {
+            return;
+        }
+        let place = |&i: &usize| {
+            let slot = &participant.slots[i];
+            Place { current: slot.binding.map(|binding| binding.track), codecs: slot.codecs }
+        };
+        let places: Vec<_> = indices.iter().map(place).collect();
+        let filled = fill::fill(&places, &self.wanted(participant, seat, kind, offered));
+        for ((index, place), track) in indices.into_iter().zip(places).zip(filled) {
+            if place.current != track {
+                self.rebind(seat, SlotIndex(index as u16), track, now);
+            }
+        }
+    }
+
+    fn rebind(&mut self, seat: Seat, index: SlotIndex, track: Option<TrackKey>, now: Instant) {
+        let target = track.and_then(|key| self.track(key)).map(|track| track.best_encoding(now));
+        let binding = track.zip(target).and_then(|(key, target)| subscription::bind_to(key, target));
+        let Some(slot) = self.slot_mut(seat, index) else { return };
+        let before = slot.binding;
+        slot.bind(binding);
+        if let Some(old) = before.and_then(|binding| self.tracks.get_mut(binding.track.0 as usize)?.as_mut()) {
+            old.subscribers.retain(|subscriber| *subscriber != (seat, index));
+        }
+        let Some(binding) = binding else { return };
+        if let Some(new) = self.tracks.get_mut(binding.track.0 as usize).and_then(Option::as_mut) {
+            new.subscribers.push((seat, index));
+            if new.kind == MediaKind::Video && !new.muted {
+                self.want_keyframe(binding.track, binding.target, now);
+            }
+        }
+    }
+
+    fn slot_mut(&mut self, seat: Seat, index: SlotIndex) -> Option<&mut Slot> {
+        self.participant_mut(seat)?.slots.get_mut(usize::from(index.0))
+    }
+
+    /// Lets every slot follow the best living encoding of its simulcast track.
+    pub(super) fn aim_at_best_encodings(&mut self, now: Instant) {
+        let mut simulcast = false;
+        for index in 0..self.tracks.len() {
+            let Some(track) = self.tracks[index].as_ref().filter(|track| track.encodings.len() > 1) else { continue };
+            simulcast = true;
+            let (best, subscribers) = (track.best_encoding(now), track.subscribers.clone());
+            for (seat, slot) in subscribers {
+                if self.slot_mut(seat, slot).is_some_and(|slot| slot.aim(best)) {
+                    self.want_keyframe(TrackKey(index as u32), best, now);
+                }
+            }
+        }
+        if simulcast {
+            self.timers.set_earlier(Timer::Layers, now + LAYERS_TICK);
+        }
+    }
+
+    /// Shows or conceals a participant's tracks as their grants and state now demand.
+    pub(super) fn reconcile_tracks(&mut self, seat: Seat, now: Instant) {
+        let Some(participant) = self.participant(seat) else { return };
+        let (visible, grants) = (participant.is_visible(), participant.profile.grants.clone());
+        for key in participant.tracks.clone() {
+            let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut) else { continue };
+            track.permitted = grants.allows(track.source);
+            let show = track.permitted && visible;
+            if show && !track.announced {
+                track.announced = true;
+                self.tell_track(key, TrackEvent::Published);
+                self.notice_track(key, now);
+                self.slots_stale = true;
+            } else if !show {
+                self.conceal_track(key, now);
+            }
+        }
+    }
+
+    fn notice_track(&mut self, key: TrackKey, now: Instant) {
+        let Some(track) = self.track(key) else { return };
+        let Some(owner) = self.participant(track.owner) else { return };
+        let (room, participant, track) = (self.id, owner.sid, track.info());
+        self.notice(Notice::TrackPublished { room, participant, track, at: now });
+    }
+
+    /// Takes a track off the stage: out of all slots, and others are told.
+    pub(super) fn conceal_track(&mut self, key: TrackKey, now: Instant) {
+        let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
+        if !std::mem::take(&mut track.announced) {
+            return;
+        }
+        let (sid, owner, subscribers) = (track.sid, track.owner, std::mem::take(&mut track.subscribers));
+        for (seat, slot) in subscribers {
+            if let Some(slot) = self.slot_mut(seat, slot) {
+                slot.bind(None);
+            }
+        }
+        self.tell_track(key, TrackEvent::Unpublished);
+        if let Some(participant) = self.participant(owner).map(|participant| participant.sid) {
+            self.notice(Notice::TrackUnpublished { room: self.id, participant, track: sid, at: now });
+        }
+        self.slots_stale = true;
+    }
+
+    /// A track was muted or unmuted. Its slots show it; after a pause only a keyframe lets decoders follow.
+    pub(super) fn set_muted(&mut self, key: TrackKey, muted: bool, now: Instant) {
+        let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
+        if std::mem::replace(&mut track.muted, muted) == muted {
+            return;
+        }
+        let (owner, kind, subscribers) = (track.owner, track.kind, track.subscribers.clone());
+        if muted && kind == MediaKind::Audio {
+            self.speakers.silence(owner);
+        }
+        if self.is_announced(key) {
+            self.tell_track(key, TrackEvent::Updated);
+        }
+        for (seat, slot) in subscribers {
+            let Some(slot) = self.slot_mut(seat, slot) else { continue };
+            slot.restart();
+            let target = slot.binding.map_or(EncodingIndex(0), |binding| binding.target);
+            if !muted && kind == MediaKind::Video {
+                self.want_keyframe(key, target, now);
+            }
+        }
+        self.slots_stale = true;
+    }
+
+    fn tell_changed_slots(&mut self, seat: Seat) {
+        let Some(participant) = self.participant(seat).filter(|participant| participant.channel_open) else { return };
+        let infos: Vec<(usize, SlotInfo)> = participant
+            .slots
+            .iter()
+            .map(|slot| self.slot_info(slot))
+            .enumerate()
+            .filter(|(index, info)| participant.slots[*index].told.as_ref() != Some(info))
+            .collect();
+        if infos.is_empty() {
+            return;
+        }
+        let slots = infos.iter().map(|(_, info)| info.clone()).collect();
+        for (index, info) in infos {
+            if let Some(slot) = self.slot_mut(seat, SlotIndex(index as u16)) {
+                slot.told = Some(info);
+            }
+        }
+        self.tell(seat, Signal::Slots { slots });
+    }
+
+    fn slot_info(&self, slot: &Slot) -> SlotInfo {
+        let (mid, kind) = (slot.mid.clone(), slot.kind);
+        let bound = slot.binding.and_then(|binding| Some((binding, self.track(binding.track)?)));
+        let Some((binding, track)) = bound else {
+            return SlotInfo { mid, kind, track: None, participant: None, state: SlotState::Empty, layer: None };
+        };
+        let rid = binding.current.and_then(|encoding| track.rid(encoding)).map(String::from);
+        SlotInfo {
+            mid,
+            kind,
+            track: Some(track.sid),
+            participant: self.participant(track.owner).map(|owner| owner.sid),
+            state: if track.muted { SlotState::Paused } else { SlotState::Live },
+            layer: rid.map(|rid| SlotLayer { rid: Some(rid) }),
+        }
+    }
+}

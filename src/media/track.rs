@@ -1,0 +1,147 @@
+//! A published track and its encodings.
+
+use std::time::{Duration, Instant};
+
+use super::keyframes::KeyframeRequests;
+use super::packet::{Codec, Packet};
+use super::{EncodingIndex, NewTrack, Seat, SlotIndex};
+use crate::command::{LayerInfo, MediaKind, Source, TrackInfo};
+use crate::ids::TrackId;
+
+/// An encoding that sent nothing for this long is not alive. str0m calls a stream paused after the same 1.5 s;
+/// a 1 fps screen share must not count as dead, hence a little more.
+const ALIVE: Duration = Duration::from_secs(3);
+
+/// One published media source.
+#[derive(Debug)]
+pub struct Track {
+    pub sid: TrackId,
+    pub mid: String,
+    pub owner: Seat,
+    pub kind: MediaKind,
+    pub source: Source,
+    pub codec: Codec,
+    /// By its publisher, or by control.
+    pub muted: bool,
+    /// The owner's grants allow this source.
+    pub permitted: bool,
+    /// Others have been told of it.
+    pub announced: bool,
+    pub encodings: Vec<Encoding>,
+    /// The slots it is bound to.
+    pub subscribers: Vec<(Seat, SlotIndex)>,
+}
+
+/// One simulcast encoding.
+#[derive(Debug)]
+pub struct Encoding {
+    pub rid: String,
+    pub keyframes: KeyframeRequests,
+    last_packet: Option<Instant>,
+}
+
+impl Track {
+    /// A track as its m-line describes it.
+    pub fn new(new: NewTrack, owner: Seat) -> Self {
+        let rids = if new.rids.is_empty() { vec![String::new()] } else { new.rids };
+        let several = rids.len() > 1;
+        let encoding =
+            |(index, rid)| Encoding { rid, keyframes: KeyframeRequests::new(several && index == 0), last_packet: None };
+        Self {
+            sid: new.sid,
+            mid: new.mid,
+            owner,
+            kind: new.kind,
+            source: Source::by_position(new.kind, new.position),
+            codec: new.codec,
+            muted: false,
+            permitted: false,
+            announced: false,
+            encodings: rids.into_iter().enumerate().map(encoding).collect(),
+            subscribers: Vec::new(),
+        }
+    }
+
+    /// As others see it.
+    pub fn info(&self) -> TrackInfo {
+        let layer = |encoding: &Encoding| LayerInfo { rid: encoding.rid.clone(), width: None, height: None };
+        TrackInfo {
+            sid: self.sid,
+            kind: self.kind,
+            source: self.source,
+            muted: self.muted,
+            codec: self.codec.as_str(),
+            layers: self.encodings.iter().map(layer).collect(),
+        }
+    }
+
+    /// Whether it may go into slots.
+    pub fn is_offered(&self) -> bool {
+        self.permitted && self.announced
+    }
+
+    /// Notes a packet. Whether its codec is news.
+    pub fn note(&mut self, encoding: EncodingIndex, packet: &Packet, now: Instant) -> bool {
+        if let Some(encoding) = self.encodings.get_mut(usize::from(encoding.0)) {
+            encoding.last_packet = Some(now);
+            if packet.keyframe {
+                encoding.keyframes.satisfied();
+            }
+        }
+        std::mem::replace(&mut self.codec, packet.codec) != packet.codec
+    }
+
+    /// The encoding to forward: the highest that is alive, or the lowest until one is. Layers by need and bandwidth
+    /// come with "Media that holds up".
+    pub fn best_encoding(&self, now: Instant) -> EncodingIndex {
+        let alive =
+            |encoding: &Encoding| encoding.last_packet.is_some_and(|at| now.saturating_duration_since(at) < ALIVE);
+        EncodingIndex(self.encodings.iter().rposition(alive).unwrap_or(0) as u8)
+    }
+
+    /// The RID of an encoding, if it has one.
+    pub fn rid(&self, encoding: EncodingIndex) -> Option<&str> {
+        let encoding = self.encodings.get(usize::from(encoding.0))?;
+        Some(encoding.rid.as_str()).filter(|rid| !rid.is_empty())
+    }
+
+    /// When a keyframe request is next due.
+    pub fn keyframe_due(&self) -> Option<Instant> {
+        self.encodings.iter().filter_map(|encoding| encoding.keyframes.due()).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn simulcast() -> Track {
+        let rids = ["q", "h", "f"].map(String::from).to_vec();
+        let (sid, mid) = (TrackId::from_bits(1), "0".into());
+        Track::new(NewTrack { sid, mid, kind: MediaKind::Video, position: 0, codec: Codec::Vp8, rids }, Seat(0))
+    }
+
+    #[test]
+    fn the_highest_living_encoding_is_forwarded() {
+        let t0 = Instant::now();
+        let mut track = simulcast();
+        let packet = Packet {
+            ssrc: 1,
+            seq: 1,
+            timestamp: 0,
+            codec: Codec::Vp8,
+            bytes: 10,
+            keyframe: true,
+            level: None,
+            captured_at: t0,
+        };
+        assert_eq!(track.best_encoding(t0), EncodingIndex(0));
+        track.note(EncodingIndex(0), &packet, t0);
+        track.note(EncodingIndex(1), &packet, t0);
+        assert_eq!(track.best_encoding(t0), EncodingIndex(1));
+        let later = t0 + ALIVE;
+        track.note(EncodingIndex(0), &packet, later);
+        assert_eq!(track.best_encoding(later), EncodingIndex(0), "the upper one has gone quiet");
+        assert_eq!(track.rid(EncodingIndex(2)), Some("f"));
+    }
+}
