@@ -8,9 +8,8 @@ use serde_json::Value;
 use crate::check::Faults;
 
 /// The types of the contract; a client ignores others.
-const KNOWN: [&str; 11] = [
-    "welcome", "participant", "track", "slots", "speakers", "publish", "message", "moved", "leave", "error", "pong",
-];
+const KNOWN: [&str; 11] =
+    ["welcome", "participant", "track", "slots", "speakers", "publish", "message", "moved", "leave", "error", "pong"];
 
 /// Another participant, as told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

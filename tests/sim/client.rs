@@ -137,10 +137,9 @@ impl Client {
         }
         if config.camera {
             let rids: Vec<Rid> = RIDS.into_iter().filter(|_| config.simulcast).map(Rid::from).collect();
-            let simulcast = config.simulcast.then(|| Simulcast {
-                send: RIDS.into_iter().map(SimulcastLayer::new).collect(),
-                recv: Vec::new(),
-            });
+            let simulcast = config
+                .simulcast
+                .then(|| Simulcast { send: RIDS.into_iter().map(SimulcastLayer::new).collect(), recv: Vec::new() });
             let mid = sdp.add_media(MediaKind::Video, Direction::SendOnly, None, None, simulcast);
             published.push((mid, MediaKind::Video, rids));
         }
@@ -280,6 +279,11 @@ impl Client {
             (MediaKind::Video, 1) => "screen_share",
             _ => "unknown",
         }
+    }
+
+    /// Whether a payload type carries retransmissions.
+    pub fn is_resend(&self, payload_type: u8) -> bool {
+        self.rtc.codec_config().params().iter().any(|params| params.resend().is_some_and(|pt| *pt == payload_type))
     }
 
     /// When to call [`Client::handle_timeout`].

@@ -1,16 +1,68 @@
 //! The engine and real str0m clients on a virtual network in virtual time: one seed, one course of events.
 //!
-//! `SIM_SEED=…  cargo test --test sim replay` runs one seed again.
+//! `SIM_SEED=7 cargo test --test sim replay` runs one seed of the sweep again; `SIM_SEEDS=1000` makes the sweep longer.
 
 mod channel;
 mod check;
 mod client;
 mod decoder;
+mod events;
+mod forwarding;
 mod harness;
+mod liveness;
+mod member;
+mod model;
 mod net;
+mod plan;
 mod rng;
+mod scenarios;
 mod seal;
 mod source;
 mod stamp;
+mod tap;
 mod toy_dtls;
 mod trace;
+mod world;
+
+use plan::Plan;
+use trace::Trace;
+use world::World;
+
+/// Seeds of an ordinary run.
+const SEEDS: u64 = 24;
+
+/// Plays one seed of the sweep; panics with all that went wrong.
+fn play(seed: u64) -> Trace {
+    seal::sealed(seed, move |start| {
+        let mut plan = Plan::new(World::new(seed, 2, start));
+        plan.play();
+        let world = plan.world;
+        assert!(world.faults.is_empty(), "SIM_SEED={seed}\n  {}", world.faults.report());
+        world.trace
+    })
+}
+
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn sweep() {
+    let seeds = from_environment("SIM_SEEDS").unwrap_or(SEEDS);
+    let failed: Vec<u64> = (0..seeds).filter(|seed| std::panic::catch_unwind(|| play(*seed)).is_err()).collect();
+    assert!(failed.is_empty(), "replay with SIM_SEED=…: these seeds fail: {failed:?}");
+}
+
+#[test]
+fn replay() {
+    if let Some(seed) = from_environment("SIM_SEED") {
+        println!("{:?}", play(seed));
+    }
+}
+
+#[test]
+fn same_seed_gives_the_same_trace() {
+    for seed in [3, 4] {
+        assert_eq!(play(seed), play(seed), "SIM_SEED={seed} gives two traces");
+    }
+}

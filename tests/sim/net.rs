@@ -59,10 +59,9 @@ impl Conditions {
                 .percent(25)
                 .then(|| Burst { enter_per_mille: rng.within(1..6), leave_per_mille: rng.within(100..400) }),
             duplicate_per_mille: if rng.percent(30) { rng.within(1..20) } else { 0 },
-            rate: rng.percent(25).then(|| Rate {
-                bits_per_second: rng.within(1_500_000..6_000_000),
-                queue: rng.millis(50..300),
-            }),
+            rate: rng
+                .percent(25)
+                .then(|| Rate { bits_per_second: rng.within(1_500_000..6_000_000), queue: rng.millis(50..300) }),
         }
     }
 }
@@ -223,14 +222,7 @@ impl Net {
     }
 
     /// Takes a datagram from a host.
-    pub fn send(
-        &mut self,
-        from: Host,
-        source: SocketAddr,
-        destination: SocketAddr,
-        contents: Vec<u8>,
-        now: Instant,
-    ) {
+    pub fn send(&mut self, from: Host, source: SocketAddr, destination: SocketAddr, contents: Vec<u8>, now: Instant) {
         let attachment = &mut self.hosts[from.0];
         // An address the host does not have: the real network would not carry it either.
         let Some((_, public)) = attachment.addresses.iter().find(|(own, _)| *own == source) else {

@@ -37,6 +37,8 @@ pub struct Publication {
 #[derive(Debug)]
 pub struct Layer {
     pub rid: Option<Rid>,
+    /// Once negotiated.
+    pub ssrc: Option<u32>,
     /// Sequence number of the packet with serial 0.
     pub first_sequence: u64,
     /// Packets made so far.
@@ -53,6 +55,7 @@ impl Publication {
         let rids: Vec<_> = if rids.is_empty() { vec![None] } else { rids.iter().copied().map(Some).collect() };
         let layers = rids.into_iter().enumerate().map(|(index, rid)| Layer {
             rid,
+            ssrc: None,
             // The rollover counter starts at 0 (RFC 3711 §3.3.1); some streams soon wrap around.
             first_sequence: if rng.percent(30) { rng.within(65_000..65_400) } else { rng.within(0..65_000) },
             serial: 0,
@@ -116,11 +119,12 @@ impl Publication {
         let timestamp = self.first_timestamp.wrapping_add(frame.wrapping_mul(ticks));
         let extensions = self.extensions(frame);
         for (index, layer) in self.layers.iter_mut().enumerate() {
-            let payloads = layer.payloads(self.track, index, self.kind, frame);
-            let last = payloads.len() - 1;
             let mut api = rtc.direct_api();
             // Not there before the answer is in, or where the server has declined the encoding.
             let Some(stream) = api.stream_tx_by_mid(self.mid, layer.rid) else { continue };
+            let payloads = layer.payloads(self.track, index, self.kind, frame);
+            let last = payloads.len() - 1;
+            layer.ssrc = Some(*stream.ssrc());
             for (place, payload) in payloads.into_iter().enumerate() {
                 let sequence = layer.first_sequence + u64::from(layer.serial);
                 layer.serial += 1;

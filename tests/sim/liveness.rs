@@ -1,0 +1,198 @@
+//! What must be so once the network is well again: everyone hears, sees and knows what they should.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use str0m::media::MediaKind;
+
+use crate::check::Faults;
+use crate::member::{Life, Member};
+use crate::stamp::TrackKey;
+use crate::world::World;
+
+/// A track flows if it was good to hear or see so recently.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// Checks what every member hears, sees and has been told, now.
+pub fn check_liveness(world: &mut World) {
+    let mut faults = std::mem::take(&mut world.faults);
+    for index in 0..world.members.len() {
+        let member = &world.members[index];
+        faults.about(member.identity.as_str());
+        if member.life == Life::Asking && member.ended.is_none() {
+            faults.add("is still waiting for an answer");
+        }
+        if !member.is_in() {
+            continue;
+        }
+        if member.joined_at.is_none() || member.client.connected_at.is_none() {
+            faults.add("is not connected");
+            continue;
+        }
+        check_flow(world, index, MediaKind::Audio, &mut faults);
+        check_flow(world, index, MediaKind::Video, &mut faults);
+        check_roster(world, index, &mut faults);
+        check_slots(world, index, &mut faults);
+    }
+    check_messages(world, &mut faults);
+    world.faults = faults;
+}
+
+/// Those whom the server may still take for present, though they are not.
+fn has_ghosts(world: &World, room: usize) -> bool {
+    world.members.iter().any(|member| member.room == room && member.life == Life::Crashed && member.ended.is_none())
+}
+
+fn others<'a>(world: &'a World, index: usize) -> impl Iterator<Item = &'a Member> {
+    let me = &world.members[index];
+    let room = me.room;
+    world.members.iter().enumerate().filter(move |(other, m)| *other != index && m.room == room).map(|(_, m)| m)
+}
+
+/// The tracks a member could get, that carry media now.
+fn offered(world: &World, index: usize, kind: MediaKind) -> Vec<(TrackKey, String, &'static str)> {
+    let mut offered = Vec::new();
+    for other in others(world, index).filter(|other| other.is_present()) {
+        for (number, publication) in other.client.publications.iter().enumerate() {
+            let sid = world.model.published.get(&publication.track);
+            if publication.kind == kind
+                && publication.active
+                && !publication.muted
+                && let Some(sid) = sid
+            {
+                offered.push((publication.track, sid.clone(), other.client.source_of(number)));
+            }
+        }
+    }
+    offered
+}
+
+/// Every wanted track flows, or every slot is full.
+fn check_flow(world: &World, index: usize, kind: MediaKind, faults: &mut Faults) {
+    let member = &world.members[index];
+    let mut wanted = offered(world, index, kind);
+    let explicit = match (&member.want, kind) {
+        (Some(want), MediaKind::Video) => Some(&want.video),
+        (Some(want), MediaKind::Audio) => want.audio.as_ref(),
+        (None, _) => None,
+    };
+    match explicit {
+        Some(sids) => wanted.retain(|(_, sid, _)| sids.contains(sid)),
+        // Unasked, nobody is shown a screen.
+        None => wanted.retain(|(_, _, source)| *source != "screen_share"),
+    }
+    if !member.grants.can_subscribe {
+        wanted.clear();
+    }
+    let slots: Vec<_> = member.client.slots.iter().filter(|slot| slot.kind == kind).collect();
+    let good = |track: &TrackKey| {
+        slots.iter().any(|slot| slot.last_good.get(track).is_some_and(|last| *last + RECENT > world.now))
+    };
+    let flowing = wanted.iter().filter(|(track, _, _)| good(track)).count();
+    let due = wanted.len().min(slots.len());
+    // Muted and dead tracks may hold slots that living ones would get.
+    let contested = wanted.len() > slots.len() && has_ghosts(world, member.room);
+    if flowing < due && !contested {
+        let missing: Vec<_> = wanted.iter().filter(|(track, _, _)| !good(track)).map(|(track, _, _)| track).collect();
+        let seen: Vec<_> =
+            slots.iter().filter_map(|slot| member.client.channel.slots.get(&slot.mid.to_string())).collect();
+        faults.add(format!("{kind:?}: {flowing} of {due} wanted tracks flow, not {missing:?}; slots: {seen:?}"));
+    }
+}
+
+/// A client has been told of everyone who is there, of nobody else, and of all their tracks.
+fn check_roster(world: &World, index: usize, faults: &mut Faults) {
+    let member = &world.members[index];
+    if member.client.channel.welcomed_at.is_none() {
+        return faults.add("was never welcomed");
+    }
+    let ghosts: BTreeSet<_> = others(world, index)
+        .filter(|other| other.life == Life::Crashed && other.ended.is_none())
+        .map(|other| other.participant.to_string())
+        .collect();
+    let tracks_of = |other: &Member| -> BTreeMap<String, (String, bool)> {
+        let publications = other.client.publications.iter().enumerate();
+        let published = publications.filter_map(|(number, publication)| {
+            let sid = world.model.published.get(&publication.track)?;
+            Some((sid.clone(), (other.client.source_of(number).to_owned(), publication.muted)))
+        });
+        published.collect()
+    };
+    let truth: BTreeMap<_, _> = others(world, index)
+        .filter(|other| other.is_present() && !other.grants.hidden)
+        .map(|other| (other.participant.to_string(), tracks_of(other)))
+        .collect();
+    let told: BTreeMap<_, BTreeMap<_, _>> = member
+        .client
+        .channel
+        .others
+        .iter()
+        .filter(|(sid, _)| !ghosts.contains(*sid))
+        .map(|(sid, told)| {
+            let tracks = told.tracks.iter().map(|(sid, track)| (sid.clone(), (track.source.clone(), track.muted)));
+            (sid.clone(), tracks.collect())
+        })
+        .collect();
+    if told != truth {
+        faults.add(format!("was told {told:?}, but there are {truth:?}"));
+    }
+    for (number, publication) in member.client.publications.iter().enumerate() {
+        if publication.active && member.client.own_track(number).is_none() {
+            faults.add(format!("was never told the name of its own {}", member.client.source_of(number)));
+        }
+    }
+}
+
+/// The slots a client was told of are its own, and say what they show.
+fn check_slots(world: &World, index: usize, faults: &mut Faults) {
+    let member = &world.members[index];
+    let mids: BTreeSet<_> = member.client.slots.iter().map(|slot| slot.mid.to_string()).collect();
+    for (mid, slot) in &member.client.channel.slots {
+        if !mids.contains(mid) {
+            faults.add(format!("was told of {mid}, which is not a slot"));
+        }
+        let Some(track) = slot.track.as_ref().and_then(|sid| world.model.tracks.get(sid)) else { continue };
+        let publication = &world.members[track.client].client.publications[track.number];
+        if publication.muted != (slot.state == "paused") && world.members[track.client].is_present() {
+            faults.add(format!("slot {mid} is told {}, but the track's mute is {}", slot.state, publication.muted));
+        }
+    }
+}
+
+/// What was said reached everyone it was meant for, once, in order, and nobody else.
+fn check_messages(world: &World, faults: &mut Faults) {
+    for (index, listener) in world.members.iter().enumerate() {
+        let Some(welcomed) = listener.client.channel.welcomed_at else { continue };
+        faults.about(listener.identity.as_str());
+        for (other, speaker) in world.members.iter().enumerate() {
+            let from_speaker = |heard: &&crate::channel::Heard| {
+                heard.from.as_deref() == Some(&speaker.identity) && heard.data["member"] == other
+            };
+            let heard: Vec<u64> = listener
+                .client
+                .channel
+                .messages
+                .iter()
+                .filter(from_speaker)
+                .filter_map(|heard| heard.data["number"].as_u64())
+                .collect();
+            let meant = speaker.said.iter().filter(|said| {
+                other != index
+                    && speaker.room == listener.room
+                    && (said.to.is_empty() || said.to.contains(&listener.identity))
+            });
+            let meant: Vec<(u64, bool)> = meant.map(|said| (said.number, said.at > welcomed)).collect();
+            if heard.windows(2).any(|pair| pair[0] >= pair[1]) {
+                faults.add(format!("heard messages of {} out of order: {heard:?}", speaker.identity));
+            }
+            if heard.iter().any(|number| meant.iter().all(|(meant, _)| meant != number)) {
+                faults.add(format!("heard a message of {} that was not meant for it", speaker.identity));
+            }
+            // Of one who went, or stood behind a cut, the last words may be lost.
+            let settled = speaker.is_present() && listener.is_present();
+            if settled && meant.iter().any(|(number, due)| *due && !heard.contains(number)) {
+                faults.add(format!("heard {heard:?} of {}, who said {meant:?}", speaker.identity));
+            }
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! The world: an engine, members and a network in virtual time. What is due next happens next; ties go by order.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use str0m::crypto::CryptoProvider;
+use stube::command::{Command, EndReason, Refusal, Reply, RoomSettings, Transport};
+use stube::ids::{IdSource, RoomId, Text};
+use stube::rtc::{Candidate, Crypto, Datagram, Engine, EngineConfig, Input, Output, Transmit};
+
+use crate::check::Faults;
+use crate::client::{Change, Client};
+use crate::member::{Joiner, Life, Member, public_address};
+use crate::model::Model;
+use crate::net::{Conditions, Host, Net, Packet};
+use crate::rng::Rng;
+use crate::seal;
+use crate::tap::Tap;
+use crate::toy_dtls;
+use crate::trace::Trace;
+
+pub const RESTART_TIMEOUT: Duration = Duration::from_secs(8);
+const DEPARTURE_TIMEOUT: Duration = Duration::from_secs(2);
+const SERVER_V4: &str = "198.51.100.1:7882";
+const SERVER_V6: &str = "[2001:db8:ffff::1]:7882";
+/// In the trace, the engine's index.
+const SERVER: usize = usize::MAX;
+
+/// Something that happens at a set time.
+enum Action {
+    /// An HTTP request reaches the engine.
+    Order { member: usize, order: Order },
+    /// Its answer reaches the client.
+    Answer { member: usize, order: What, result: Result<Reply, Refusal> },
+}
+
+/// What a member asks over HTTP.
+struct Order {
+    what: What,
+    command: Command,
+}
+
+/// Which request an answer belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    Join,
+    Offer(Change),
+    Close,
+    Control,
+}
+
+/// Everything there is.
+pub struct World {
+    pub start: Instant,
+    pub now: Instant,
+    pub seed: u64,
+    pub rng: Rng,
+    pub engine: Engine,
+    pub net: Net,
+    pub members: Vec<Member>,
+    pub rooms: Vec<RoomId>,
+    pub model: Model,
+    pub tap: Tap,
+    pub trace: Trace,
+    pub faults: Faults,
+    /// Late timers and batches, as a busy machine has them.
+    pub busy: bool,
+    server: Host,
+    ids: IdSource,
+    crypto: Arc<CryptoProvider>,
+    agenda: BTreeMap<(Instant, u64), Action>,
+    /// Requests the engine has not answered yet.
+    asked: BTreeMap<u64, (usize, What)>,
+    counter: u64,
+    /// Datagrams that wait for the engine to wake.
+    inbox: VecDeque<Packet>,
+    inbox_due: Option<Instant>,
+    /// The engine's timer, and when it is really called.
+    timer: Option<(Instant, Instant)>,
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+fn seed_bytes(seed: u64) -> [u8; 32] {
+    let mut rng = Rng::new(seed, "engine");
+    let mut bytes = [0; 32];
+    bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&rng.next_u64().to_le_bytes()));
+    bytes
+}
+
+impl World {
+    /// A server with so many rooms, and nobody there yet.
+    pub fn new(seed: u64, rooms: usize, start: Instant) -> Self {
+        let crypto = toy_dtls::provider();
+        let servers = [address(SERVER_V4), address(SERVER_V6)];
+        let candidate = |address| Candidate { transport: Transport::Udp, address };
+        let config = EngineConfig {
+            candidates: servers.map(candidate).to_vec(),
+            crypto: Crypto::from_provider(crypto.clone(), toy_dtls::certificate("server")),
+            seed: seed_bytes(seed),
+            connect_timeout: Duration::from_secs(15),
+            restart_timeout: RESTART_TIMEOUT,
+        };
+        let mut net = Net::new(seed);
+        let server = net.attach(&servers.map(|own| (own, own)), Conditions::NONE, Conditions::NONE, start);
+        let mut world = Self {
+            start,
+            now: start,
+            seed,
+            rng: Rng::new(seed, "world"),
+            engine: Engine::new(config, start),
+            net,
+            members: Vec::new(),
+            rooms: Vec::new(),
+            model: Model::default(),
+            tap: Tap::default(),
+            trace: Trace::new(),
+            faults: Faults::default(),
+            busy: false,
+            server,
+            ids: IdSource::from_seed(seed_bytes(!seed)),
+            crypto,
+            agenda: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            counter: 0,
+            inbox: VecDeque::new(),
+            inbox_due: None,
+            timer: None,
+        };
+        (0..rooms).for_each(|room| world.open_room(room));
+        world
+    }
+
+    fn open_room(&mut self, number: usize) {
+        let room = self.ids.id();
+        self.rooms.push(room);
+        let settings = RoomSettings {
+            name: Text::from(format!("room {number}")),
+            metadata: Text::default(),
+            max_participants: 100,
+            empty_timeout: Duration::from_secs(60),
+            departure_timeout: DEPARTURE_TIMEOUT,
+            max_duration: None,
+        };
+        self.control(Command::OpenRoom { room, settings });
+    }
+
+    /// An order of the server's own side, which takes no time.
+    pub fn control(&mut self, command: Command) {
+        self.order_now(SERVER, Order { what: What::Control, command });
+    }
+
+    fn order_now(&mut self, member: usize, order: Order) {
+        self.counter += 1;
+        let request = self.counter;
+        self.asked.insert(request, (member, order.what));
+        self.engine.handle(Input::Command { request, command: order.command }, self.now);
+        self.drain_engine();
+    }
+
+    /// Sends an HTTP request, which takes its time.
+    pub fn order(&mut self, member: usize, what: What, command: Command) {
+        let due = self.now + self.rng.millis(3..60);
+        self.schedule(due, Action::Order { member, order: Order { what, command } });
+    }
+
+    fn schedule(&mut self, due: Instant, action: Action) {
+        self.counter += 1;
+        self.agenda.insert((due, self.counter), action);
+    }
+
+    /// Someone asks to join. Gives their index.
+    pub fn join(&mut self, joiner: &Joiner, up: Conditions, down: Conditions) -> usize {
+        let index = self.members.len();
+        let config = joiner.client_config(index);
+        let addresses = [(config.address, public_address(index, joiner.ipv6))];
+        let host = self.net.attach(&addresses, up, down, self.now);
+        let identity = config.identity.clone();
+        let mut client = Client::new(config, self.crypto.clone(), self.seed, self.now);
+        let offer = client.first_offer();
+        let member = Member::new(client, host, identity, joiner, self.ids.id(), self.ids.id());
+        let command = member.open_session(self.rooms[joiner.room], joiner, offer);
+        self.members.push(member);
+        self.order(index, What::Join, command);
+        index
+    }
+
+    /// Changes something about a client, then lets the network have what it wants sent.
+    pub fn with<R>(&mut self, index: usize, change: impl FnOnce(&mut Member, Instant, &mut Faults) -> R) -> R {
+        let member = &mut self.members[index];
+        let faults = self.faults.about(member.identity.as_str());
+        let outcome = change(member, self.now, faults);
+        let elapsed = self.now - self.start;
+        for outgoing in std::mem::take(&mut member.client.outbox) {
+            self.trace.datagram(elapsed, index, &outgoing.contents);
+            self.net.send(member.host, outgoing.source, outgoing.destination, outgoing.contents, self.now);
+        }
+        for (track, muted) in std::mem::take(&mut member.client.channel.mutes_told) {
+            self.mute_seen(&track, muted);
+        }
+        outcome
+    }
+
+    /// Runs until so much time has passed since the start.
+    pub fn run_until(&mut self, elapsed: Duration) {
+        let end = self.start + elapsed;
+        while let Some(next) = self.next_due().filter(|next| *next <= end) {
+            self.now = next.max(self.now);
+            seal::set_elapsed(self.now - self.start);
+            self.turn();
+        }
+        self.now = end;
+        seal::set_elapsed(elapsed);
+    }
+
+    /// Runs on for so long.
+    pub fn run_for(&mut self, span: Duration) {
+        self.run_until(self.now - self.start + span);
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let clients = self.members.iter().filter(|member| member.is_running()).map(|m| m.client.poll_timeout()).min();
+        let agenda = self.agenda.first_key_value().map(|((due, _), _)| *due);
+        let timer = self.timer.map(|(_, fires)| fires);
+        [clients, agenda, timer, self.inbox_due, self.net.poll_timeout()].into_iter().flatten().min()
+    }
+
+    fn turn(&mut self) {
+        while let Some(((due, _), _)) = self.agenda.first_key_value()
+            && *due <= self.now
+        {
+            let (_, action) = self.agenda.pop_first().expect("there is a first");
+            self.act(action);
+        }
+        while let Some((host, packet)) = self.net.poll(self.now) {
+            self.arrive(host, packet);
+        }
+        if self.inbox_due.is_some_and(|due| due <= self.now) {
+            self.feed_engine();
+        }
+        if self.timer.is_some_and(|(_, fires)| fires <= self.now) {
+            self.timer = None;
+            self.engine.handle_timeout(self.now);
+            self.drain_engine();
+        }
+        for index in 0..self.members.len() {
+            let member = &self.members[index];
+            if member.is_running() && member.client.poll_timeout() <= self.now {
+                self.with(index, |member, now, faults| member.client.handle_timeout(now, faults));
+                self.watch_path(index);
+            }
+        }
+    }
+
+    fn arrive(&mut self, host: Host, packet: Packet) {
+        if host == self.server {
+            let late = if self.busy { self.rng.micros(0..2000) } else { Duration::ZERO };
+            self.inbox.push_back(packet);
+            self.inbox_due.get_or_insert(self.now + late);
+        } else {
+            let index = self.members.iter().position(|member| member.host == host).expect("a member's host");
+            if self.members[index].is_running() {
+                self.with(index, |member, now, faults| member.client.receive(&packet, now, faults));
+            }
+        }
+    }
+
+    /// The engine wakes and takes all that has come, then everything it has to say.
+    fn feed_engine(&mut self) {
+        self.inbox_due = None;
+        for packet in std::mem::take(&mut self.inbox) {
+            if let Some(member) = self.member_at(packet.source) {
+                self.tap.enters(member, packet.source, &packet.contents);
+            }
+            let datagram = Datagram {
+                transport: Transport::Udp,
+                source: packet.source,
+                destination: packet.destination,
+                contents: &packet.contents,
+            };
+            self.engine.handle(Input::Datagram(datagram), self.now);
+        }
+        self.drain_engine();
+    }
+
+    fn drain_engine(&mut self) {
+        while let Some(output) = self.engine.poll_output(self.now) {
+            match output {
+                Output::Transmit(transmit) => self.transmit(transmit),
+                Output::Reply { request, result } => self.reply(request, result),
+                Output::Notice(notice) => self.notice(notice),
+            }
+        }
+        let Some((due, reason)) = self.engine.poll_timeout() else {
+            self.timer = None;
+            return;
+        };
+        if due <= self.now {
+            self.faults.about("engine").add(format!("after a drain the timer {reason:?} is not in the future"));
+        }
+        if self.timer.is_none_or(|(known, _)| known != due) {
+            let late = if self.busy { self.rng.micros(1..3000) } else { Duration::from_micros(1) };
+            self.timer = Some((due, due.max(self.now) + late));
+        }
+    }
+
+    fn transmit(&mut self, transmit: Transmit) {
+        self.trace.datagram(self.now - self.start, SERVER, &transmit.contents);
+        if let Some(index) = self.member_at(transmit.destination) {
+            let member = &self.members[index];
+            let faults = self.faults.about(format!("to {}", member.identity));
+            let is_resend = |pt| member.client.is_resend(pt);
+            self.tap.leaves(index, &transmit.contents, is_resend, self.now, faults);
+            if member.ended.is_some() && crate::tap::Header::parse(&transmit.contents).is_some() {
+                faults.add("media is sent to one whose session has ended");
+            }
+        }
+        self.net.send(self.server, transmit.source, transmit.destination, transmit.contents, self.now);
+    }
+
+    /// Whose address the world sees here.
+    fn member_at(&self, address: SocketAddr) -> Option<usize> {
+        let seen = |index: &usize| [false, true].iter().any(|v6| public_address(*index, *v6).ip() == address.ip());
+        (0..self.members.len()).find(seen)
+    }
+
+    fn reply(&mut self, request: u64, result: Result<Reply, Refusal>) {
+        let Some((member, what)) = self.asked.remove(&request) else {
+            return self.faults.about("engine").add("an answer to nothing");
+        };
+        if what == What::Control {
+            if let Err(refusal) = result {
+                self.faults.about("control").add(format!("refused: {refusal}"));
+            }
+            return;
+        }
+        let due = self.now + self.rng.millis(3..60);
+        self.schedule(due, Action::Answer { member, order: what, result });
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Order { member, order } => self.order_now(member, order),
+            Action::Answer { member, order, result } => self.answered(member, order, result),
+        }
+    }
+
+    fn answered(&mut self, index: usize, what: What, result: Result<Reply, Refusal>) {
+        let said = format!("{what:?} answered: {}", result.is_ok());
+        self.trace.event(self.now - self.start, index, &said);
+        if !self.members[index].is_running() {
+            return;
+        }
+        self.with(index, |member, now, faults| match result {
+            Ok(Reply::Answer { sdp, ice }) => {
+                if member.life == Life::Leaving {
+                    return;
+                }
+                member.ice = ice;
+                member.life = Life::In;
+                member.client.handle_answer(&sdp, now, faults);
+            }
+            Ok(_) if what == What::Close => {}
+            Ok(other) => faults.add(format!("{what:?} was answered {other:?}")),
+            Err(refusal) => {
+                member.client.offer_refused();
+                // The server may have ended the session meanwhile.
+                if member.ended.is_none() {
+                    faults.add(format!("{what:?} was refused: {refusal}"));
+                }
+            }
+        });
+    }
+
+    /// What is over: every gauge is at zero, and the engine has nothing left to wait for.
+    pub fn check_empty(&mut self) {
+        let stats = self.engine.stats();
+        let gauges = [
+            ("rooms", stats.rooms),
+            ("participants", stats.participants),
+            ("sessions_connecting", stats.sessions_connecting),
+            ("sessions_udp", stats.sessions_udp),
+            ("sessions_tcp", stats.sessions_tcp),
+            ("audio tracks published", stats.tracks_published.audio),
+            ("video tracks published", stats.tracks_published.video),
+            ("audio tracks subscribed", stats.tracks_subscribed.audio),
+            ("video tracks subscribed", stats.tracks_subscribed.video),
+            ("addresses_ipv4", stats.addresses_ipv4),
+            ("addresses_ipv6", stats.addresses_ipv6),
+        ];
+        for (name, gauge) in gauges.into_iter().filter(|(_, gauge)| *gauge != 0) {
+            self.faults.about("engine").add(format!("all have left, but {name} is {gauge}"));
+        }
+        if let Some((_, reason)) = self.engine.poll_timeout() {
+            self.faults.about("engine").add(format!("all have left, but a timer {reason:?} runs"));
+        }
+        for member in self.members.iter().filter(|member| member.ended.is_none()) {
+            self.faults.about(member.identity.as_str()).add("all have left, but SessionEnded never came");
+        }
+    }
+
+    /// Why a session ended is only right if the member did something of the kind.
+    pub fn check_end(&mut self, index: usize, reason: EndReason) {
+        let member = &self.members[index];
+        let replaced = self.members[index + 1..].iter().any(|later| later.identity == member.identity);
+        let expected = match reason {
+            EndReason::ClientLeft => member.life == Life::Leaving,
+            EndReason::DuplicateIdentity => replaced,
+            EndReason::ConnectTimeout | EndReason::ConnectionLost => {
+                member.life == Life::Crashed || member.life == Life::Leaving || member.may_be_lost
+            }
+            EndReason::ParticipantRemoved => member.removed,
+            EndReason::RoomDeleted | EndReason::ServerShutdown => true,
+            _ => false,
+        };
+        if !expected {
+            let life = member.life;
+            self.faults.about(member.identity.as_str()).add(format!("ended with {reason:?} while {life:?}"));
+        }
+    }
+}
