@@ -141,6 +141,14 @@ pub struct PerKind<T> {
     pub video: T,
 }
 
+impl PerKind<u64> {
+    /// Adds another pair to this one.
+    pub fn add(&mut self, other: &Self) {
+        self.audio += other.audio;
+        self.video += other.video;
+    }
+}
+
 impl<T> PerKind<T> {
     /// The value of a kind.
     pub fn of(&self, kind: MediaKind) -> &T {

@@ -14,7 +14,7 @@ use super::timers::{Timer, TimerTable};
 use super::track::Track;
 use super::{EncodingIndex, Forward, Input, Join, NewSlot, NewTrack, Output, Seat, SlotIndex, TrackKey};
 use crate::command::{
-    CallState, EndReason, Notice, ParticipantInfo, ParticipantState, Refusal, RoomSettings, RoomState,
+    CallState, EndReason, Grants, Notice, ParticipantInfo, ParticipantState, Refusal, RoomSettings, RoomState,
 };
 use crate::ids::{CallId, Identity, RoomId};
 
@@ -84,6 +84,11 @@ impl Room {
         TrackKey(self.tracks.iter().position(Option::is_none).unwrap_or(self.tracks.len()) as u32)
     }
 
+    /// The room's id.
+    pub fn id(&self) -> RoomId {
+        self.id
+    }
+
     /// Everyone, or one of them, as the API shows them; hidden participants too.
     pub fn participant_infos(&self, only: Option<Seat>) -> Vec<ParticipantInfo> {
         let wanted = self.participants().filter(|(seat, _)| only.is_none_or(|only| only == *seat));
@@ -122,9 +127,14 @@ impl Room {
         self.participants().count()
     }
 
-    /// Takes the counters gathered since the last call: drops, and copies that were due.
-    pub fn take_counts(&mut self) -> (Drops, u64) {
-        (std::mem::take(&mut self.drops), std::mem::take(&mut self.copies_due))
+    /// Drops so far, and copies that were due: received packets times their subscribers.
+    pub fn counts(&self) -> (Drops, u64) {
+        (self.drops, self.copies_due)
+    }
+
+    /// What a participant may do.
+    pub fn grants(&self, seat: Seat) -> Option<&Grants> {
+        Some(&self.participant(seat)?.profile.grants)
     }
 
     // === inputs ===

@@ -43,11 +43,6 @@ impl TimerTable {
         self.0[timer as usize] = None;
     }
 
-    /// Whether a deadline of this kind is pending.
-    pub fn is_set(&self, timer: Timer) -> bool {
-        self.0[timer as usize].is_some()
-    }
-
     /// Takes a deadline that has passed.
     pub fn take_expired(&mut self, timer: Timer, now: Instant) -> bool {
         let slot = &mut self.0[timer as usize];

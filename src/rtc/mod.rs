@@ -15,8 +15,19 @@ use std::time::Duration;
 use crate::command::{Command, Notice, Refusal, Reply, Transport};
 use crate::media::meter::{Drops, PerKind, Volume};
 
+mod channel;
+mod codec;
+mod commands;
 mod crypto;
+mod demux;
 mod engine;
+mod formats;
+mod fragment;
+mod negotiate;
+mod offer;
+mod outbox;
+mod peer;
+mod schedule;
 
 pub use crypto::Crypto;
 pub use engine::Engine;

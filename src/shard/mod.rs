@@ -4,9 +4,32 @@
 //! [`Notice`]s; counters are copied out once a second as absolute values ([`Shards::snapshots`]).
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
 
 use crate::command::{Command, Notice, Refusal, Reply};
 use crate::metrics::ShardSnapshot;
+use crate::rtc::{Candidate, Datagram, Engine, Input, Output, Stats, Timer};
+
+mod addresses;
+mod census;
+mod framing;
+mod listen;
+mod runs;
+mod start;
+mod status;
+mod tcp;
+mod udp;
+mod worker;
+
+use status::Status;
+
+#[cfg(test)]
+mod tests;
 
 /// Which shard: 0 .. count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,44 +56,164 @@ pub enum ShardError {
     Listen { address: SocketAddr, transport: &'static str, source: std::io::Error },
     #[error("no address to advertise: no interface is up; set media.advertise")]
     NoAddress,
+    #[error("cannot read the network interfaces' addresses: {0}")]
+    Interfaces(std::io::Error),
+    #[error("cannot make a DTLS certificate")]
+    Certificate,
+    #[error("the operating system gives no entropy")]
+    Entropy,
     #[error("cannot start a shard thread: {0}")]
     Thread(std::io::Error),
 }
 
-/// The running shards. Cheap to clone.
+/// The running shards. Cheap to clone; when the last clone is gone they stop.
 #[derive(Clone)]
-pub struct Shards {}
+pub struct Shards {
+    handles: Arc<Vec<Handle>>,
+}
 
 /// Notices of all shards, for control.
 pub type Notices = tokio::sync::mpsc::Receiver<(ShardIndex, Notice)>;
 
 impl Shards {
     /// Binds the sockets and starts the threads.
-    pub fn start(_config: &ShardsConfig) -> Result<(Self, Notices), ShardError> {
-        let (_tx, rx) = tokio::sync::mpsc::channel(1);
-        Ok((Self {}, rx))
+    pub fn start(config: &ShardsConfig) -> Result<(Self, Notices), ShardError> {
+        start::start(config, Engine::new)
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        1
+        self.handles.len()
+    }
+
+    /// What a shard's clients are told to connect to, best first; empty for a shard that does not exist.
+    pub fn candidates(&self, shard: ShardIndex) -> &[Candidate] {
+        self.handles.get(shard.0).map_or(&[], |handle| &handle.candidates)
     }
 
     /// Tells a shard what to do and waits for its answer. A shard that has stopped refuses with `Unavailable`.
-    pub async fn send(&self, _shard: ShardIndex, _command: Command) -> Result<Reply, Refusal> {
-        Err(Refusal::Unavailable)
+    pub async fn send(&self, shard: ShardIndex, command: Command) -> Result<Reply, Refusal> {
+        let handle = self.handles.get(shard.0).ok_or(Refusal::Unavailable)?;
+        let (answer, answered) = oneshot::channel();
+        handle.orders.try_send(Order { command, answer }).map_err(|_| Refusal::Unavailable)?;
+        handle.wake();
+        // A shard that ends, by panic or by `stop`, drops what it has not answered.
+        answered.await.unwrap_or(Err(Refusal::Unavailable))
     }
 
     /// Every shard's counters, at most a second old.
     pub fn snapshots(&self) -> Vec<ShardSnapshot> {
-        Vec::new()
+        self.handles.iter().map(|handle| handle.status.snapshot()).collect()
     }
 
-    /// Whether every shard has turned within the last `within`; what the watchdog asks.
-    pub fn all_turning(&self, _within: std::time::Duration) -> bool {
-        true
+    /// Whether every shard has turned within the last `within`; what the watchdog asks. An idle shard turns once a
+    /// second.
+    pub fn all_turning(&self, within: Duration) -> bool {
+        let now = clock();
+        self.handles.iter().all(|handle| handle.status.has_turned(within, now))
     }
 
     /// Stops the threads after what is queued has been sent. Send [`Command::Shutdown`] first.
-    pub async fn stop(&self) {}
+    pub async fn stop(&self) {
+        for handle in self.handles.iter() {
+            handle.stop();
+        }
+        for handle in self.handles.iter() {
+            let mut done = handle.done.clone();
+            // The thread never sends; it drops its end as the last thing it does.
+            while done.changed().await.is_ok() {}
+        }
+    }
+}
+
+/// Control's end of one shard.
+struct Handle {
+    orders: SyncSender<Order>,
+    waker: Arc<mio::Waker>,
+    status: Arc<Status>,
+    done: watch::Receiver<()>,
+    candidates: Vec<Candidate>,
+}
+
+impl Handle {
+    /// Should waking fail, the loop looks within a second by itself.
+    fn wake(&self) {
+        let _ = self.waker.wake();
+    }
+
+    fn stop(&self) {
+        self.status.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+type Answer = Result<Reply, Refusal>;
+type NoticeSender = tokio::sync::mpsc::Sender<(ShardIndex, Notice)>;
+
+/// A command on its way to a shard.
+struct Order {
+    command: Command,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// Where a shard sends TCP connections that it does not know: the next shard.
+struct Link {
+    handovers: SyncSender<tcp::Handover>,
+    waker: Arc<mio::Waker>,
+}
+
+impl Link {
+    /// Hands a connection over, or drops, that is closes, it if the next shard is too far behind.
+    fn hand_over(&self, handover: tcp::Handover) {
+        if self.handovers.try_send(handover).is_ok() {
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+/// What a worker drives: the [`Engine`]; tests drive a smaller one.
+trait MediaEngine {
+    fn handle(&mut self, input: Input<'_>, now: Instant);
+    fn handle_timeout(&mut self, now: Instant);
+    fn poll_output(&mut self, now: Instant) -> Option<Output>;
+    fn poll_timeout(&self) -> Option<(Instant, Timer)>;
+    fn knows(&self, datagram: &Datagram<'_>) -> bool;
+    fn stats(&self) -> Stats;
+}
+
+impl MediaEngine for Engine {
+    fn handle(&mut self, input: Input<'_>, now: Instant) {
+        Engine::handle(self, input, now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        Engine::handle_timeout(self, now);
+    }
+
+    fn poll_output(&mut self, now: Instant) -> Option<Output> {
+        Engine::poll_output(self, now)
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, Timer)> {
+        Engine::poll_timeout(self)
+    }
+
+    fn knows(&self, datagram: &Datagram<'_>) -> bool {
+        Engine::knows(self, datagram)
+    }
+
+    fn stats(&self) -> Stats {
+        Engine::stats(self)
+    }
+}
+
+/// The media clock; the only place the ring reads it.
+fn clock() -> Instant {
+    Instant::now()
 }

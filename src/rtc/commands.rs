@@ -1,0 +1,267 @@
+//! What an engine does on control's orders.
+
+use std::time::Instant;
+
+use super::engine::Engine;
+use super::fragment::{self, Fragment};
+use super::negotiate::{self, Changes};
+use super::offer::{LinePurpose, Offer};
+use super::peer::{Owner, Peer};
+use crate::command::{Command, EndReason, Grants, IceTag, OpenSession, Refusal, Reply};
+use crate::ids::{Identity, RoomId, SessionId};
+use crate::media::{self, PeerKey, Room, Seat};
+
+impl Engine {
+    pub(super) fn command(&mut self, command: Command, now: Instant) -> Result<Reply, Refusal> {
+        match command {
+            Command::OpenRoom { room, settings } => self.open_room(room, settings, now),
+            Command::ChangeRoom { room, settings } => self.order(room, media::Input::Settings(settings), now),
+            Command::CloseRoom { room, reason } => self.order(room, media::Input::Close(reason), now),
+            Command::DescribeRooms { rooms } => {
+                let known = rooms.iter().filter_map(|room| self.room(*room).ok());
+                Ok(Reply::Rooms(known.map(|(_, room)| room.state(now)).collect()))
+            }
+            Command::ListParticipants { room } => Ok(Reply::Participants(self.room(room)?.1.participant_infos(None))),
+            Command::DescribeParticipant { room, identity } => self.describe(room, &identity),
+            Command::RemoveParticipant { room, identity, reason } => {
+                let (index, seat) = self.seat(room, &identity)?;
+                let key = self.peer_at(index, seat).ok_or(Refusal::ParticipantNotFound)?;
+                self.leave(key, reason, now);
+                Ok(Reply::Done)
+            }
+            Command::ChangeParticipant { room, identity, change } => {
+                let (index, seat) = self.seat(room, &identity)?;
+                self.tell_room(index, media::Input::Change { seat, change }, now);
+                self.describe(room, &identity)
+            }
+            Command::MuteTrack { room, identity, track, muted } => {
+                let (index, seat) = self.seat(room, &identity)?;
+                let publishes = self.rooms[index].as_ref().is_some_and(|room| room.publishes(seat, track));
+                if !publishes {
+                    return Err(Refusal::TrackNotFound);
+                }
+                self.tell_room(index, media::Input::Mute { seat, track, muted }, now);
+                Ok(Reply::Done)
+            }
+            Command::SendMessage { room, topic, data, to } => {
+                self.order(room, media::Input::Message { topic, data, to }, now)
+            }
+            Command::OpenSession(open) => self.open_session(*open, now),
+            Command::Offer { session, offer, expected } => self.further_offer(session, &offer, expected, now),
+            Command::Fragment { session, fragment, expected } => self.fragment(session, &fragment, expected),
+            Command::CloseSession { session } => {
+                let key = self.session(session)?;
+                self.end(key, EndReason::ClientLeft, now);
+                Ok(Reply::Done)
+            }
+            Command::Shutdown => {
+                self.shutting_down = true;
+                for index in 0..self.rooms.len() {
+                    self.tell_room(index, media::Input::Close(EndReason::ServerShutdown), now);
+                }
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    // === rooms ===
+
+    fn room(&self, id: RoomId) -> Result<(usize, &Room), Refusal> {
+        let index = *self.room_keys.get(&id).ok_or(Refusal::RoomNotFound)?;
+        self.rooms[index].as_ref().map(|room| (index, room)).ok_or(Refusal::RoomNotFound)
+    }
+
+    fn order(&mut self, id: RoomId, input: media::Input<'_>, now: Instant) -> Result<Reply, Refusal> {
+        let (index, _) = self.room(id)?;
+        self.tell_room(index, input, now);
+        Ok(Reply::Done)
+    }
+
+    fn open_room(
+        &mut self,
+        id: RoomId,
+        settings: crate::command::RoomSettings,
+        now: Instant,
+    ) -> Result<Reply, Refusal> {
+        if self.shutting_down {
+            return Err(Refusal::Unavailable);
+        }
+        let index = self.rooms.iter().position(Option::is_none).unwrap_or(self.rooms.len());
+        let room = Some(Room::new(id, settings, now));
+        match self.rooms.get_mut(index) {
+            Some(free) => *free = room,
+            None => self.rooms.push(room),
+        }
+        self.room_keys.insert(id, index);
+        self.drain_room(index, None, now);
+        Ok(Reply::Done)
+    }
+
+    fn seat(&self, room: RoomId, identity: &Identity) -> Result<(usize, Seat), Refusal> {
+        let (index, room) = self.room(room)?;
+        Ok((index, room.seat_of(identity).ok_or(Refusal::ParticipantNotFound)?))
+    }
+
+    fn peer_at(&self, index: usize, seat: Seat) -> Option<PeerKey> {
+        let found = self.peers.iter().position(|peer| {
+            peer.as_ref().is_some_and(|peer| peer.room == index && peer.seat == seat && !peer.is_leaving())
+        });
+        found.map(|index| PeerKey(index as u32))
+    }
+
+    fn describe(&self, room: RoomId, identity: &Identity) -> Result<Reply, Refusal> {
+        let (index, seat) = self.seat(room, identity)?;
+        let infos = self.rooms[index].as_ref().map(|room| room.participant_infos(Some(seat)));
+        Ok(Reply::Participants(infos.unwrap_or_default()))
+    }
+
+    // === sessions ===
+
+    fn session(&self, session: SessionId) -> Result<PeerKey, Refusal> {
+        self.sessions.get(&session).copied().ok_or(Refusal::SessionNotFound)
+    }
+
+    fn open_session(&mut self, open: OpenSession, now: Instant) -> Result<Reply, Refusal> {
+        if self.shutting_down {
+            return Err(Refusal::Unavailable);
+        }
+        let (index, room) = self.room(open.room)?;
+        room.admit(&open.profile.identity)?;
+        let offer = Offer::read(&open.offer)?;
+        check_may_publish(&offer, &open.profile.grants)?;
+        let rtc = negotiate::build(&self.config.crypto, &self.config.candidates, now);
+        let owner = Owner { room: index, session: open.session, participant: open.participant };
+        let until = now + self.config.connect_timeout;
+        let peer = Box::new(Peer::new(rtc, owner, offer.clone(), until, now));
+        let key = PeerKey(self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len()) as u32);
+        match self.peers.get_mut(key.0 as usize) {
+            Some(free) => *free = Some(peer),
+            None => self.peers.push(Some(peer)),
+        }
+        // Nothing else has happened yet: an offer that is refused leaves no trace.
+        let answer = self.with_peer(key, |peer, _| peer.accept(&offer, &offer.text)).unwrap_or(Err(Refusal::Internal));
+        let sdp = match answer {
+            Ok(sdp) => sdp,
+            Err(refusal) => {
+                self.peers[key.0 as usize] = None;
+                return Err(refusal);
+            }
+        };
+        if let Ok((index, seat)) = self.seat(open.room, &open.profile.identity)
+            && let Some(older) = self.peer_at(index, seat).filter(|older| *older != key)
+        {
+            self.leave(older, EndReason::DuplicateIdentity, now);
+        }
+        self.take_seat(key, index, open, now);
+        self.apply(key, now);
+        Ok(Reply::Answer { sdp, ice: 1 })
+    }
+
+    fn take_seat(&mut self, key: PeerKey, index: usize, open: OpenSession, now: Instant) {
+        let call = self.ids.id();
+        let Some(room) = self.rooms[index].as_ref() else { return };
+        let seat = room.next_seat();
+        if let Some(peer) = self.peers[key.0 as usize].as_mut() {
+            peer.seat = seat;
+        }
+        self.sessions.insert(open.session, key);
+        let OpenSession { session, participant, profile, purpose, .. } = open;
+        let join = media::Join { peer: key, participant, session, profile, purpose, call };
+        self.tell_room(index, media::Input::Join(Box::new(join)), now);
+    }
+
+    /// Carries what an accepted offer changed into the room and the demultiplexer.
+    fn apply(&mut self, key: PeerKey, now: Instant) {
+        let Some(peer) = self.peers[key.0 as usize].as_mut() else { return };
+        let (index, seat) = (peer.room, peer.seat);
+        let Changes { publish, unpublish, slots } = peer.changes(&mut self.ids);
+        for track in unpublish {
+            self.tell_room(index, media::Input::Unpublish { seat, track }, now);
+            self.with_peer(key, |peer, _| peer.forget_track(track));
+        }
+        for track in publish {
+            let Some(next) = self.rooms[index].as_ref().map(Room::next_track) else { return };
+            self.with_peer(key, |peer, _| peer.set_track_key(&track.mid, next));
+            self.tell_room(index, media::Input::Publish { seat, track }, now);
+        }
+        self.tell_room(index, media::Input::Slots { seat, slots }, now);
+        self.note_ufrags(key);
+        self.touch(key);
+    }
+
+    fn note_ufrags(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers[key.0 as usize].as_mut() else { return };
+        while let Some(stale) = peer.take_stale_ufrag() {
+            self.demux.remove_ufrag(&stale);
+        }
+        if let Some(current) = peer.ufrags.back() {
+            self.demux.add_ufrag(current, key);
+        }
+    }
+
+    fn further_offer(
+        &mut self,
+        session: SessionId,
+        text: &str,
+        expected: IceTag,
+        now: Instant,
+    ) -> Result<Reply, Refusal> {
+        let key = self.session(session)?;
+        self.check_tag(key, expected)?;
+        let offer = Offer::read(text)?;
+        if let Some(grants) = self.grants_of(key) {
+            check_may_publish(&offer, grants)?;
+        }
+        let answer = self.with_peer(key, |peer, _| peer.accept(&offer, &offer.text).map(|sdp| (sdp, peer.ice)));
+        let (sdp, ice) = answer.unwrap_or(Err(Refusal::Internal))?;
+        self.apply(key, now);
+        Ok(Reply::Answer { sdp, ice })
+    }
+
+    fn fragment(&mut self, session: SessionId, text: &str, expected: Option<IceTag>) -> Result<Reply, Refusal> {
+        let key = self.session(session)?;
+        let fragment = Fragment::read(text)?;
+        if let Some(expected) = expected {
+            self.check_tag(key, expected)?;
+        }
+        let restart = self.with_peer(key, |peer, _| {
+            let (ufrag, pwd) = fragment.restart(peer.offer.ufrag())?;
+            Some(peer.offer.with_credentials(ufrag, pwd))
+        });
+        let reply = match restart.ok_or(Refusal::Internal)? {
+            Some(_) if expected.is_none() => return Err(Refusal::IceTagMissing),
+            Some(text) => self.restart_ice(key, &text)?,
+            None => Reply::Done,
+        };
+        self.with_peer(key, |peer, _| fragment.candidates.iter().for_each(|text| peer.add_candidate(text)));
+        self.touch(key);
+        Ok(reply)
+    }
+
+    /// An ICE restart is the last offer with new credentials; str0m then draws new ones of its own.
+    fn restart_ice(&mut self, key: PeerKey, text: &str) -> Result<Reply, Refusal> {
+        let offer = Offer::read(text)?;
+        let answer = self.with_peer(key, |peer, _| peer.accept(&offer, text).map(|sdp| (sdp, peer.ice)));
+        let (sdp, ice) = answer.unwrap_or(Err(Refusal::Internal))?;
+        self.note_ufrags(key);
+        Ok(Reply::Fragment { fragment: fragment::from_answer(&sdp), ice })
+    }
+
+    fn check_tag(&self, key: PeerKey, expected: IceTag) -> Result<(), Refusal> {
+        let current = self.peers[key.0 as usize].as_ref().map(|peer| peer.ice);
+        match expected {
+            IceTag::Number(number) if Some(number) != current => Err(Refusal::StaleIce),
+            _ => Ok(()),
+        }
+    }
+
+    fn grants_of(&self, key: PeerKey) -> Option<&Grants> {
+        let peer = self.peers[key.0 as usize].as_ref()?;
+        self.rooms[peer.room].as_ref()?.grants(peer.seat)
+    }
+}
+
+fn check_may_publish(offer: &Offer, grants: &Grants) -> Result<(), Refusal> {
+    let publishes = offer.lines.iter().any(|line| matches!(line.purpose, LinePurpose::Publish(_)));
+    if publishes && !grants.can_publish { Err(Refusal::PublishForbidden) } else { Ok(()) }
+}

@@ -1,0 +1,251 @@
+//! Binds all sockets, wires the shards together and starts their threads.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use mio::{Poll, Waker};
+use rand::TryRng;
+use rand::rngs::SysRng;
+use socket2::Socket;
+use tokio::sync::watch;
+
+use super::addresses::{Addresses, interface_addresses, worth_advertising};
+use super::listen::{bound, has_enough_buffer, listen};
+use super::tcp::{Handover, Tcp};
+use super::udp::Udp;
+use super::worker::{TCP_FIRST, UDP_FIRST, WAKER, Wiring, Worker};
+use super::{
+    Handle, Link, MediaEngine, NoticeSender, Notices, Order, ShardError, ShardIndex, Shards, ShardsConfig, Status,
+    clock,
+};
+use crate::command::Transport;
+use crate::rtc::{Crypto, EngineConfig};
+
+/// Commands waiting for one shard; more are refused.
+const ORDERS_MAX: usize = 1024;
+/// TCP connections waiting for one shard; more are closed.
+const HANDOVERS_MAX: usize = 64;
+/// Notices of all shards waiting for control; more are lost and counted.
+const NOTICES_MAX: usize = 65_536;
+/// From an answered offer to connected media.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// From losing the media path to the end of the session.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Starts the shards, each with an engine that `make_engine` makes on its thread.
+pub(super) fn start<E, F>(config: &ShardsConfig, make_engine: F) -> Result<(Shards, Notices), ShardError>
+where
+    E: MediaEngine,
+    F: Fn(EngineConfig, Instant) -> E + Clone + Send + 'static,
+{
+    let count = match config.count {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        count => count,
+    };
+    let crypto = Crypto::generate().map_err(|_| ShardError::Certificate)?;
+    let local = interface_addresses().map_err(ShardError::Interfaces)?;
+    let sockets = Sockets::bind(config, count)?;
+    let (notices, heard) = tokio::sync::mpsc::channel(NOTICES_MAX);
+    let plans = sockets.plan(config, &local)?;
+    let mut pipes = (0..count).map(|_| Pipe::new()).collect::<io::Result<Vec<_>>>().map_err(ShardError::Thread)?;
+    let links: Vec<Option<Link>> = (1..=count).map(|next| pipes.get(next).map(Pipe::link)).collect();
+
+    let mut handles = Vec::with_capacity(count);
+    for (index, ((plan, pipe), link)) in plans.into_iter().zip(pipes.drain(..)).zip(links).enumerate() {
+        let mut seed = [0; 32];
+        SysRng.try_fill_bytes(&mut seed).map_err(|_| ShardError::Entropy)?;
+        let engine_config = EngineConfig {
+            candidates: plan.addresses.candidates().to_vec(),
+            crypto: crypto.clone(),
+            seed,
+            connect_timeout: CONNECT_TIMEOUT,
+            restart_timeout: RESTART_TIMEOUT,
+        };
+        let (wiring, ending, handle) =
+            wire(ShardIndex(index), plan, pipe, link, notices.clone()).map_err(ShardError::Thread)?;
+        handles.push(handle);
+        spawn(wiring, ending, engine_config, make_engine.clone()).map_err(ShardError::Thread)?;
+    }
+    Ok((Shards { handles: Arc::new(handles) }, heard))
+}
+
+fn wire(
+    index: ShardIndex,
+    plan: Plan,
+    pipe: Pipe,
+    next_shard: Option<Link>,
+    notices: NoticeSender,
+) -> io::Result<(Wiring, Ending, Handle)> {
+    let registry = || pipe.poll.registry().try_clone();
+    let status = Arc::new(Status::new(clock()));
+    let (done, ended) = watch::channel(());
+    let handle = Handle {
+        orders: pipe.orders.0,
+        waker: pipe.waker,
+        status: Arc::clone(&status),
+        done: ended,
+        candidates: plan.addresses.candidates().to_vec(),
+    };
+    let wiring = Wiring {
+        index,
+        udp: Udp::new(registry()?, plan.udp, UDP_FIRST)?,
+        tcp: Tcp::new(registry()?, plan.tcp, TCP_FIRST, next_shard)?,
+        poll: pipe.poll,
+        addresses: plan.addresses,
+        orders: pipe.orders.1,
+        handovers: pipe.handovers.1,
+        notices,
+        status: Arc::clone(&status),
+    };
+    Ok((wiring, Ending { status, _done: done }, handle))
+}
+
+fn spawn<E, F>(wiring: Wiring, ending: Ending, config: EngineConfig, make_engine: F) -> io::Result<()>
+where
+    E: MediaEngine,
+    F: FnOnce(EngineConfig, Instant) -> E + Send + 'static,
+{
+    let name = format!("shard-{}", wiring.index.0);
+    std::thread::Builder::new().name(name).spawn(move || {
+        // Dropped last, also by a panic.
+        let _ending = ending;
+        let now = clock();
+        Worker::new(wiring, make_engine(config, now), now).run();
+    })?;
+    Ok(())
+}
+
+/// Held by a thread while it runs; its drop says that the thread has ended and its sockets are closed.
+struct Ending {
+    status: Arc<Status>,
+    _done: watch::Sender<()>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.status.end();
+    }
+}
+
+/// One shard's event queue and the two ends of its channels.
+struct Pipe {
+    poll: Poll,
+    waker: Arc<Waker>,
+    orders: (SyncSender<Order>, Receiver<Order>),
+    handovers: (SyncSender<Handover>, Receiver<Handover>),
+}
+
+impl Pipe {
+    fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        Ok(Self { poll, waker, orders: sync_channel(ORDERS_MAX), handovers: sync_channel(HANDOVERS_MAX) })
+    }
+
+    /// The way to this shard.
+    fn link(&self) -> Link {
+        Link { handovers: self.handovers.0.clone(), waker: Arc::clone(&self.waker) }
+    }
+}
+
+/// The bound sockets of all shards.
+struct Sockets {
+    udp: Vec<Vec<Socket>>,
+    tcp: Vec<Socket>,
+}
+
+/// What one shard gets.
+struct Plan {
+    udp: Vec<Socket>,
+    /// Empty but for shard 0.
+    tcp: Vec<Socket>,
+    addresses: Addresses,
+}
+
+impl Sockets {
+    fn bind(config: &ShardsConfig, count: usize) -> Result<Self, ShardError> {
+        let bind = |address: SocketAddr, transport| {
+            let word = if transport == Transport::Udp { "UDP" } else { "TCP" };
+            listen(address, transport).map_err(|source| ShardError::Listen { address, transport: word, source })
+        };
+        let mut udp = Vec::with_capacity(count);
+        for index in 0..count {
+            udp.push(bind(udp_address(config.udp_listen, index)?, Transport::Udp)?);
+        }
+        let tcp = match config.tcp_listen {
+            Some(address) => bind(address, Transport::Tcp)?,
+            None => Vec::new(),
+        };
+        let sockets = Self { udp, tcp };
+        sockets.report(config);
+        Ok(sockets)
+    }
+
+    /// Says once what is less than wished for.
+    fn report(&self, config: &ShardsConfig) {
+        let families = self.udp.first().map_or(0, Vec::len);
+        if config.udp_listen.ip().is_unspecified() && families == 1 {
+            tracing::info!("the host has only one of IPv4 and IPv6; media uses that one");
+        }
+        let enough = self.udp.iter().flatten().all(|socket| has_enough_buffer(socket).unwrap_or(true));
+        if !enough {
+            tracing::warn!(
+                "the kernel grants less than 512 KiB of socket buffer, so bursts of media are lost; \
+                 raise net.core.rmem_max and net.core.wmem_max to 4194304"
+            );
+        }
+    }
+
+    /// Shares the sockets out, with the candidates that lead to them.
+    fn plan(self, config: &ShardsConfig, local: &[IpAddr]) -> Result<Vec<Plan>, ShardError> {
+        let failed = |address, transport| move |source| ShardError::Listen { address, transport, source };
+        let tcp_listen = config.tcp_listen.unwrap_or(config.udp_listen);
+        let tcp_ips = advertised(config, tcp_listen.ip(), local);
+        let udp_ips = advertised(config, config.udp_listen.ip(), local);
+        let tcp_bound = bound(&self.tcp).map_err(failed(tcp_listen, "TCP"))?;
+        let mut tcp = Some(self.tcp);
+        let mut plans = Vec::with_capacity(self.udp.len());
+        for udp in self.udp {
+            let udp_bound = bound(&udp).map_err(failed(config.udp_listen, "UDP"))?;
+            let addresses = Addresses::new(
+                local.to_vec(),
+                &[(Transport::Udp, &udp_ips, &udp_bound), (Transport::Tcp, &tcp_ips, &tcp_bound)],
+            );
+            if !addresses.candidates().iter().any(|candidate| candidate.transport == Transport::Udp) {
+                return Err(ShardError::NoAddress);
+            }
+            plans.push(Plan { udp, tcp: tcp.take().unwrap_or_default(), addresses });
+        }
+        Ok(plans)
+    }
+}
+
+/// The IPs to put into the candidates of sockets that listen on `ip`, best first.
+fn advertised(config: &ShardsConfig, ip: IpAddr, local: &[IpAddr]) -> Vec<IpAddr> {
+    if !config.advertise.is_empty() {
+        config.advertise.clone()
+    } else if ip.is_unspecified() {
+        worth_advertising(local)
+    } else {
+        vec![ip]
+    }
+}
+
+/// The UDP address of one shard: port + index, or a port of the system's choice.
+fn udp_address(first: SocketAddr, index: usize) -> Result<SocketAddr, ShardError> {
+    if first.port() == 0 {
+        return Ok(first);
+    }
+    let port = u16::try_from(index).ok().and_then(|index| first.port().checked_add(index));
+    match port {
+        Some(port) => Ok(SocketAddr::new(first.ip(), port)),
+        None => Err(ShardError::Listen {
+            address: first,
+            transport: "UDP",
+            source: io::Error::new(io::ErrorKind::InvalidInput, "a shard's port would exceed 65535"),
+        }),
+    }
+}

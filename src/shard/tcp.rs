@@ -1,0 +1,452 @@
+//! A shard's ICE-TCP connections (RFC 6544, passive; RFC 4571 framing).
+//!
+//! Shard 0 accepts for all. A connection is *pending* until its first complete frame tells which session it belongs to;
+//! a shard that does not know it hands it to the next, and after the last it is closed without a reply.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+
+use super::addresses::Addresses;
+use super::census::Census;
+use super::framing::{Deframer, Outbound};
+use super::{Link, MediaEngine};
+use crate::command::Transport;
+use crate::metrics::ShardSnapshot;
+use crate::rtc::{Datagram, Input, Transmit};
+
+/// From accepting a connection to its first complete frame.
+const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
+/// An established connection that says nothing for so long is dead: ICE checks come every few seconds.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The first frame is a STUN request, bytes.
+const FIRST_FRAME_MAX: usize = 2048;
+/// Later frames are DTLS records and RTP, sized for UDP, bytes.
+const FRAME_MAX: usize = 8192;
+/// Accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 32;
+/// Connections read in one turn.
+const CONNECTIONS_PER_TURN: usize = 64;
+/// Reads from one connection in one turn.
+const READS_PER_CONNECTION: usize = 4;
+
+/// A connection on its way from one shard to the next.
+pub(crate) struct Handover {
+    stream: TcpStream,
+    peer: SocketAddr,
+    destination: SocketAddr,
+    deframer: Deframer,
+}
+
+/// One shard's TCP connections, and on shard 0 the listeners.
+pub(crate) struct Tcp {
+    registry: Registry,
+    listeners: Vec<Listener>,
+    first_token: usize,
+    next_token: usize,
+    connections: BTreeMap<usize, Connection>,
+    census: Census,
+    /// The established ones.
+    by_peer: BTreeMap<SocketAddr, usize>,
+    /// Connections to read, each once.
+    ready: VecDeque<usize>,
+    /// Connections with something new to write.
+    touched: Vec<usize>,
+    /// Peers whose connection broke in writing; the engine hears of them in the next turn.
+    broken: Vec<SocketAddr>,
+    next_shard: Option<Link>,
+}
+
+struct Listener {
+    socket: TcpListener,
+    /// Someone may wait to be accepted.
+    ready: bool,
+}
+
+struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    /// The candidate it reached.
+    destination: SocketAddr,
+    deframer: Deframer,
+    outbound: Outbound,
+    established: bool,
+    /// Is in [`Tcp::ready`].
+    is_ready: bool,
+    /// Is in [`Tcp::touched`].
+    is_touched: bool,
+    /// When it was accepted or, once established, last read.
+    heard_at: Instant,
+}
+
+/// What is to become of a connection after reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing more to read now.
+    Keep,
+    /// There may be more to read.
+    ReadOn,
+    /// No session here knows it.
+    HandOn,
+    /// The peer closed it or broke the rules.
+    Close,
+}
+
+impl Tcp {
+    /// Registers the listeners (none but on shard 0) under the tokens from `first_token` on; connections get the tokens
+    /// after them.
+    pub(crate) fn new(
+        registry: Registry,
+        listeners: Vec<socket2::Socket>,
+        first_token: usize,
+        next_shard: Option<Link>,
+    ) -> io::Result<Self> {
+        let open = |(index, socket): (usize, socket2::Socket)| -> io::Result<Listener> {
+            let mut socket = TcpListener::from_std(socket.into());
+            registry.register(&mut socket, Token(first_token + index), Interest::READABLE)?;
+            Ok(Listener { socket, ready: true })
+        };
+        let listeners: Vec<Listener> = listeners.into_iter().enumerate().map(open).collect::<io::Result<_>>()?;
+        Ok(Self {
+            registry,
+            first_token,
+            next_token: first_token + listeners.len(),
+            listeners,
+            connections: BTreeMap::new(),
+            census: Census::default(),
+            by_peer: BTreeMap::new(),
+            ready: VecDeque::new(),
+            touched: Vec::new(),
+            broken: Vec::new(),
+            next_shard,
+        })
+    }
+
+    /// Takes note of an event.
+    pub(crate) fn note(&mut self, token: Token, readable: bool, writable: bool) {
+        if let Some(listener) = self.listeners.get_mut(token.0.wrapping_sub(self.first_token)) {
+            listener.ready = true;
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(&token.0) else { return };
+        if readable && !connection.is_ready {
+            connection.is_ready = true;
+            self.ready.push_back(token.0);
+        }
+        if writable && !connection.outbound.is_empty() && !connection.is_touched {
+            connection.is_touched = true;
+            self.touched.push(token.0);
+        }
+    }
+
+    /// Accepts and reads a bounded amount. Returns whether more may wait.
+    pub(crate) fn serve<E: MediaEngine>(
+        &mut self,
+        engine: &mut E,
+        addresses: &Addresses,
+        counters: &mut ShardSnapshot,
+        now: Instant,
+    ) -> bool {
+        for source in self.broken.drain(..) {
+            engine.handle(Input::Disconnected { source }, now);
+        }
+        self.accept(addresses, now);
+        for _ in 0..CONNECTIONS_PER_TURN {
+            let Some(token) = self.ready.pop_front() else { break };
+            let Some(connection) = self.connections.get_mut(&token) else { continue };
+            connection.is_ready = false;
+            let was_established = connection.established;
+            let verdict = connection.read(engine, counters, now);
+            if connection.established && !was_established {
+                self.establish(token);
+            }
+            match verdict {
+                Verdict::Keep => {}
+                Verdict::ReadOn => self.note(Token(token), true, false),
+                Verdict::HandOn => self.hand_on(token),
+                Verdict::Close => {
+                    if let Some(source) = self.remove(token) {
+                        engine.handle(Input::Disconnected { source }, now);
+                    }
+                }
+            }
+        }
+        !self.ready.is_empty() || self.listeners.iter().any(|listener| listener.ready)
+    }
+
+    /// Takes over a connection from another shard; the next [`Tcp::serve`] looks at what it has said.
+    pub(crate) fn adopt(&mut self, handover: Handover, now: Instant) {
+        let Handover { stream, peer, destination, deframer } = handover;
+        if self.census.admits(peer.ip()) {
+            self.insert(stream, peer, destination, deframer, now);
+        }
+    }
+
+    /// Queues a datagram for its peer; [`Tcp::flush`] writes it.
+    pub(crate) fn send(&mut self, transmit: &Transmit, counters: &mut ShardSnapshot) {
+        let token = self.by_peer.get(&transmit.destination).copied();
+        let connection = token.and_then(|token| Some((token, self.connections.get_mut(&token)?)));
+        let Some((token, connection)) = connection else {
+            counters.send_errors += 1;
+            return;
+        };
+        if !connection.outbound.push(&transmit.contents) {
+            counters.send_errors += 1;
+            return;
+        }
+        counters.datagrams_out += 1;
+        if !connection.is_touched {
+            connection.is_touched = true;
+            self.touched.push(token);
+        }
+    }
+
+    /// Writes what was queued, as far as peers take it. Returns whether a connection broke, which the engine has yet to
+    /// hear.
+    pub(crate) fn flush(&mut self) -> bool {
+        let mut touched = std::mem::take(&mut self.touched);
+        for token in touched.drain(..) {
+            let Some(connection) = self.connections.get_mut(&token) else { continue };
+            connection.is_touched = false;
+            if connection.outbound.write_to(&mut connection.stream).is_err() {
+                let source = self.remove(token);
+                self.broken.extend(source);
+            }
+        }
+        self.touched = touched;
+        !self.broken.is_empty()
+    }
+
+    /// Closes what is overdue, once a second. Missed events, should there be any, are made up for.
+    pub(crate) fn tidy<E: MediaEngine>(&mut self, engine: &mut E, now: Instant) {
+        for listener in &mut self.listeners {
+            listener.ready = true;
+        }
+        let overdue = |connection: &Connection| {
+            let limit = if connection.established { IDLE_TIMEOUT } else { FIRST_FRAME_TIMEOUT };
+            now.saturating_duration_since(connection.heard_at) > limit
+        };
+        let tokens: Vec<usize> =
+            self.connections.iter().filter(|(_, connection)| overdue(connection)).map(|(token, _)| *token).collect();
+        for token in tokens {
+            if let Some(source) = self.remove(token) {
+                engine.handle(Input::Disconnected { source }, now);
+            }
+        }
+    }
+
+    /// Whether peers have taken everything.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.connections.values().all(|connection| connection.outbound.is_empty())
+    }
+
+    fn accept(&mut self, addresses: &Addresses, now: Instant) {
+        for index in 0..self.listeners.len() {
+            for _ in 0..ACCEPTS_PER_TURN {
+                let Some(listener) = self.listeners.get_mut(index).filter(|listener| listener.ready) else { break };
+                match listener.socket.accept() {
+                    Ok((stream, peer)) => self.admit(stream, peer, addresses, now),
+                    // The connection was gone before it was accepted.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                    // Nobody waits, or no file descriptor is left: `tidy` looks again.
+                    Err(_) => listener.ready = false,
+                }
+            }
+        }
+    }
+
+    /// Begins to wait for the first frame of an accepted connection; over a limit it is closed at once.
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr, addresses: &Addresses, now: Instant) {
+        let Ok(local) = stream.local_addr() else { return };
+        if !self.census.admits(peer.ip()) || stream.set_nodelay(true).is_err() {
+            return;
+        }
+        let destination = addresses.candidate_for(Transport::Tcp, local);
+        self.insert(stream, peer, destination, Deframer::new(FIRST_FRAME_MAX), now);
+    }
+
+    fn insert(
+        &mut self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        destination: SocketAddr,
+        deframer: Deframer,
+        now: Instant,
+    ) {
+        let token = self.next_token;
+        self.next_token += 1;
+        if self.registry.register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE).is_err() {
+            return;
+        }
+        let connection = Connection {
+            stream,
+            peer,
+            destination,
+            deframer,
+            outbound: Outbound::default(),
+            established: false,
+            is_ready: false,
+            is_touched: false,
+            heard_at: now,
+        };
+        self.connections.insert(token, connection);
+        self.census.add(peer.ip());
+        self.note(Token(token), true, false);
+    }
+
+    /// Makes a connection findable by its peer's address. Of two from the same address, to two of ours, the newer wins:
+    /// the older is a leftover behind a NAT.
+    fn establish(&mut self, token: usize) {
+        let Some(connection) = self.connections.get(&token) else { return };
+        self.census.establish(connection.peer.ip());
+        if let Some(older) = self.by_peer.insert(connection.peer, token) {
+            self.detach(older);
+        }
+    }
+
+    /// Closes a connection. Returns its peer if the engine knows it.
+    fn remove(&mut self, token: usize) -> Option<SocketAddr> {
+        let connection = self.detach(token)?;
+        if !connection.established {
+            return None;
+        }
+        self.by_peer.remove(&connection.peer);
+        Some(connection.peer)
+    }
+
+    /// Gives a connection that no session here knows to the next shard. Dropping it closes it.
+    fn hand_on(&mut self, token: usize) {
+        let Some(connection) = self.detach(token) else { return };
+        let Connection { stream, peer, destination, deframer, .. } = connection;
+        if let Some(next) = &self.next_shard {
+            next.hand_over(Handover { stream, peer, destination, deframer });
+        }
+    }
+
+    /// Forgets a connection; dropping it closes it.
+    fn detach(&mut self, token: usize) -> Option<Connection> {
+        let mut connection = self.connections.remove(&token)?;
+        self.census.remove(connection.peer.ip(), connection.established);
+        // It was registered; should the kernel disagree, the next shard's registration will tell.
+        let _ = self.registry.deregister(&mut connection.stream);
+        Some(connection)
+    }
+}
+
+impl Connection {
+    /// Gives the engine the frames at hand, and reads more, a bounded number of times.
+    fn read<E: MediaEngine>(&mut self, engine: &mut E, counters: &mut ShardSnapshot, now: Instant) -> Verdict {
+        for _ in 0..READS_PER_CONNECTION {
+            // An adopted connection brings frames along, so these come first.
+            if let Some(verdict) = self.take_frames(engine, counters, now) {
+                return verdict;
+            }
+            match self.deframer.fill(&mut self.stream) {
+                Ok(0) => return Verdict::Close,
+                Ok(_) if self.established => self.heard_at = now,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Verdict::Keep,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Verdict::Close,
+            }
+        }
+        self.take_frames(engine, counters, now).unwrap_or(Verdict::ReadOn)
+    }
+
+    /// Gives the engine every complete frame. A verdict if reading ends here.
+    fn take_frames<E: MediaEngine>(
+        &mut self,
+        engine: &mut E,
+        counters: &mut ShardSnapshot,
+        now: Instant,
+    ) -> Option<Verdict> {
+        let empty =
+            Datagram { transport: Transport::Tcp, source: self.peer, destination: self.destination, contents: &[] };
+        if !self.established {
+            match self.deframer.peek() {
+                Ok(None) => return None,
+                Ok(Some(first)) if engine.knows(&Datagram { contents: first, ..empty }) => {}
+                Ok(Some(_)) => return Some(Verdict::HandOn),
+                Err(_) => return Some(Verdict::Close),
+            }
+            self.established = true;
+            self.heard_at = now;
+            self.deframer.raise_limit(FRAME_MAX);
+        }
+        loop {
+            match self.deframer.next() {
+                Ok(Some(frame)) => {
+                    counters.datagrams_in += 1;
+                    engine.handle(Input::Datagram(Datagram { contents: frame, ..empty }), now);
+                }
+                Ok(None) => return None,
+                Err(_) => return Some(Verdict::Close),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::shard::clock;
+    use crate::shard::listen::{bound, listen};
+    use crate::shard::tests::Toy;
+
+    /// A shard's TCP half with one established connection, whose other end is returned.
+    fn established() -> io::Result<(Tcp, Toy, std::net::TcpStream)> {
+        let poll = mio::Poll::new()?;
+        let sockets = listen(SocketAddr::from(([127, 0, 0, 1], 0)), Transport::Tcp)?;
+        let server = bound(&sockets)?[0];
+        let mut tcp = Tcp::new(poll.registry().try_clone()?, sockets, 0, None)?;
+        let mut client = std::net::TcpStream::connect(server)?;
+        client.write_all(&[0, 2, b'E', 0])?;
+        let mut toy = Toy::new(0);
+        while tcp.by_peer.is_empty() {
+            tcp.tidy(&mut toy, clock());
+            // Without an event loop, events are made up.
+            tcp.connections
+                .keys()
+                .copied()
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|t| tcp.note(Token(t), true, true));
+            tcp.serve(&mut toy, &Addresses::default(), &mut ShardSnapshot::default(), clock());
+        }
+        Ok((tcp, toy, client))
+    }
+
+    #[test]
+    fn a_connection_that_has_fallen_silent_is_closed() -> io::Result<()> {
+        let (mut tcp, mut toy, mut client) = established()?;
+        tcp.tidy(&mut toy, clock() + IDLE_TIMEOUT - Duration::from_secs(5));
+        assert_eq!((tcp.connections.len(), toy.disconnected), (1, 0));
+        tcp.tidy(&mut toy, clock() + IDLE_TIMEOUT + Duration::from_secs(1));
+        assert_eq!((tcp.connections.len(), tcp.by_peer.len(), toy.disconnected), (0, 0, 1));
+        drop(tcp);
+        assert!(crate::shard::tests::is_closed(&mut client));
+        Ok(())
+    }
+
+    #[test]
+    fn datagrams_for_nobody_are_counted() -> io::Result<()> {
+        let (mut tcp, _toy, client) = established()?;
+        let mut counters = ShardSnapshot::default();
+        let source = client.peer_addr()?;
+        let mut send = |destination| {
+            tcp.send(&Transmit { transport: Transport::Tcp, source, destination, contents: vec![1] }, &mut counters);
+        };
+        send(client.local_addr()?);
+        send(SocketAddr::from(([192, 0, 2, 1], 1)));
+        assert_eq!((counters.datagrams_out, counters.send_errors), (1, 1));
+        assert!(!tcp.is_flushed());
+        assert!(!tcp.flush() && tcp.is_flushed());
+        Ok(())
+    }
+}
