@@ -6,7 +6,8 @@ use std::fmt::Display;
 #[derive(Debug, Default)]
 pub struct Faults {
     whose: String,
-    found: Vec<String>,
+    /// Each fault, and how often it was found.
+    found: Vec<(String, u64)>,
 }
 
 /// More than this of one run says nothing new.
@@ -20,8 +21,11 @@ impl Faults {
     }
 
     pub fn add(&mut self, what: impl Display) {
-        if self.found.len() < ENOUGH {
-            self.found.push(format!("{}: {what}", self.whose));
+        let fault = format!("{}: {what}", self.whose);
+        if let Some((_, times)) = self.found.iter_mut().find(|(known, _)| *known == fault) {
+            *times += 1;
+        } else if self.found.len() < ENOUGH {
+            self.found.push((fault, 1));
         }
     }
 
@@ -30,6 +34,7 @@ impl Faults {
     }
 
     pub fn report(&self) -> String {
-        self.found.join("\n  ")
+        let lines = self.found.iter().map(|(fault, times)| format!("\n  {fault} ({times} ×)"));
+        lines.collect()
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use str0m::media::MediaKind;
 
 use crate::check::Faults;
-use crate::decoder::{Got, Slot};
+use crate::decoder::Slot;
 use crate::stamp::Stamp;
 use crate::tap::Stream;
 use crate::world::World;
@@ -90,67 +90,76 @@ fn check_isolation(world: &World, index: usize, place: usize, stream: &Stream, f
     }
 }
 
-/// Gaps out are only gaps in, and a decoder is never left without knowing: see [`check_pair`].
+/// Gaps out are only gaps in, and a decoder is never left without knowing.
 fn check_continuity(world: &World, slot: &Slot, stream: &Stream, faults: &mut Faults) {
-    let first = slot.log.first_key_value();
-    if let Some((sequence, got)) = first
-        && stream.emitted.first_key_value().is_some_and(|(emitted, _)| emitted == sequence)
+    let mut log = slot.log.iter();
+    let Some((first, got)) = log.next() else { return };
+    if stream.emitted.first_key_value().is_some_and(|(emitted, _)| emitted == first)
         && !starts_decoding(slot, &got.stamp)
     {
         faults.add("the first packet is not the start of a key frame");
     }
-    for ((before, earlier), (after, later)) in slot.log.iter().zip(slot.log.iter().skip(1)) {
-        check_pair(world, slot, stream, (*before, earlier), (*after, later), faults);
+    let mut run = Run { sequence: *first, stamp: got.stamp, started: left_at(stream, *first) };
+    for (sequence, got) in log {
+        let gap_out = sequence - run.sequence;
+        let gap_in = i64::from(got.stamp.serial) - i64::from(run.stamp.serial);
+        let same = (run.stamp.track, run.stamp.layer) == (got.stamp.track, got.stamp.layer);
+        if same && gap_in < gap_out as i64 {
+            faults.add(format!("{} to {sequence}: {gap_out} packets out of {gap_in} packets in", run.sequence));
+        } else if same && gap_in == gap_out as i64 {
+            check_gap(world, stream, &run, *sequence, faults);
+        } else {
+            check_seam(slot, stream, &run, *sequence, &got.stamp, faults);
+            run.started = left_at(stream, *sequence);
+        }
+        (run.sequence, run.stamp) = (*sequence, got.stamp);
     }
+}
+
+/// Packets of one source whose numbers keep their distance: the latest of them, and when the first left the engine.
+struct Run {
+    sequence: u64,
+    stamp: Stamp,
+    started: Option<Instant>,
+}
+
+fn left_at(stream: &Stream, sequence: u64) -> Option<Instant> {
+    stream.emitted.get(&sequence).map(|emitted| emitted.at)
 }
 
 fn starts_decoding(slot: &Slot, stamp: &Stamp) -> bool {
     slot.kind == MediaKind::Audio || (stamp.keyframe && stamp.packet == 0)
 }
 
-/// Two packets that were received one after the other, by sequence number.
-fn check_pair(
-    world: &World,
-    slot: &Slot,
-    stream: &Stream,
-    (before, earlier): (u64, &Got),
-    (after, later): (u64, &Got),
-    faults: &mut Faults,
-) {
-    let gap_out = after - before;
-    let same = (earlier.stamp.track, earlier.stamp.layer) == (later.stamp.track, later.stamp.layer);
-    let gap_in = i64::from(later.stamp.serial) - i64::from(earlier.stamp.serial);
-    if same && gap_in < gap_out as i64 {
-        return faults.add(format!("{before} to {after}: {gap_out} packets out of {gap_in} packets in"));
-    }
-    let unbroken = same && gap_in == gap_out as i64;
-    if unbroken {
-        // The same distance on both sides: whatever is missing in between must have been missing before.
-        for missing in before + 1..after {
-            let serial = earlier.stamp.serial + (missing - before) as u32;
-            if !stream.emitted.contains_key(&missing) && was_delivered(world, earlier.stamp, serial) {
-                faults.add(format!("packet {missing} is left out, though the server received it"));
-            }
+/// Within a run, whatever the engine left out must have been missing before.
+fn check_gap(world: &World, stream: &Stream, run: &Run, after: u64, faults: &mut Faults) {
+    for missing in run.sequence + 1..after {
+        let serial = run.stamp.serial + (missing - run.sequence) as u32;
+        let Some(at) = delivered_at(world, run.stamp, serial) else { continue };
+        // The second packet of a key frame may overtake the first, with which the run starts.
+        let overtook = run.started.is_none_or(|started| at <= started);
+        if !overtook && !stream.emitted.contains_key(&missing) {
+            let (track, at) = (run.stamp.track, at - world.start);
+            faults.add(format!("{missing} is left out, though packet {serial} of {track:?} came at {at:?}"));
         }
-        return;
-    }
-    // Something was left out, or another source begins. Only where nothing is lost in between is this pair the seam.
-    let lost = stream.emitted.range(before + 1..after).next().is_some();
-    if !lost && !starts_decoding(slot, &later.stamp) {
-        faults.add(format!(
-            "{before} to {after}: goes on without a key frame; {:?} then {:?}",
-            earlier.stamp, later.stamp
-        ));
     }
 }
 
-/// Whether a source packet reached the engine in the ordinary way.
-fn was_delivered(world: &World, stamp: Stamp, serial: u32) -> bool {
+/// Something was left out, or another source begins: only with a key frame can a decoder follow.
+fn check_seam(slot: &Slot, stream: &Stream, run: &Run, after: u64, stamp: &Stamp, faults: &mut Faults) {
+    // Only where nothing was lost in between are these two packets the seam itself.
+    let lost = stream.emitted.range(run.sequence + 1..after).next().is_some();
+    if !lost && !starts_decoding(slot, stamp) {
+        faults.add(format!("{} to {after}: goes on without a key frame; {:?} then {stamp:?}", run.sequence, run.stamp));
+    }
+}
+
+/// When a source packet reached the engine in the ordinary way, if it did.
+fn delivered_at(world: &World, stamp: Stamp, serial: u32) -> Option<Instant> {
     let publication = &world.members[stamp.track.client].client.publications[stamp.track.number];
     let layer = &publication.layers[stamp.layer];
     let sequence = (layer.first_sequence + u64::from(serial)) as u16;
-    let delivered = layer.ssrc.and_then(|ssrc| world.tap.delivered.get(&(stamp.track.client, ssrc)));
-    delivered.is_some_and(|delivered| delivered.contains(&sequence))
+    world.tap.delivered.get(&(stamp.track.client, layer.ssrc?))?.get(&sequence).copied()
 }
 
 /// At most one keyframe request an encoding and interval goes upstream, however many ask.

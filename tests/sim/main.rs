@@ -37,7 +37,7 @@ fn play(seed: u64) -> Trace {
         let mut plan = Plan::new(World::new(seed, 2, start));
         plan.play();
         let world = plan.world;
-        assert!(world.faults.is_empty(), "SIM_SEED={seed}\n  {}", world.faults.report());
+        assert!(world.faults.is_empty(), "SIM_SEED={seed}{}", world.faults.report());
         world.trace
     })
 }

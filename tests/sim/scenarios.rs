@@ -22,7 +22,7 @@ fn scenario(seed: u64, play: impl FnOnce(&mut World) + Send + 'static) {
         check_accounts(&mut world);
         check_forwarding(&mut world);
         world.check_empty();
-        assert!(world.faults.is_empty(), "seed {seed}:\n  {}", world.faults.report());
+        assert!(world.faults.is_empty(), "seed {seed}:{}", world.faults.report());
     });
 }
 

@@ -31,7 +31,7 @@ pub struct Tap {
     /// Out of the engine, to a member.
     pub out: BTreeMap<StreamKey, Stream>,
     /// Into the engine, from a member, from an address that had been checked before.
-    pub delivered: BTreeMap<StreamKey, BTreeSet<u16>>,
+    pub delivered: BTreeMap<StreamKey, BTreeMap<u16, Instant>>,
     /// RTP packets out, without retransmissions.
     pub forwarded: u64,
     checked: BTreeSet<SocketAddr>,
@@ -100,13 +100,13 @@ impl Tap {
     }
 
     /// A datagram of a member is about to enter the engine.
-    pub fn enters(&mut self, member: usize, source: SocketAddr, datagram: &[u8]) {
+    pub fn enters(&mut self, member: usize, source: SocketAddr, datagram: &[u8], now: Instant) {
         if datagram.first().is_some_and(|byte| *byte < 2) {
             self.checked.insert(source);
         } else if let Some(header) = Header::parse(datagram)
             && self.checked.contains(&source)
         {
-            self.delivered.entry((member, header.ssrc)).or_default().insert(header.sequence);
+            self.delivered.entry((member, header.ssrc)).or_default().entry(header.sequence).or_insert(now);
         }
     }
 }

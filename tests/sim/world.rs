@@ -246,6 +246,10 @@ impl World {
             self.timer = None;
             self.engine.handle_timeout(self.now);
             self.drain_engine();
+            if let Some((due, reason)) = self.engine.poll_timeout().filter(|(due, _)| *due <= self.now) {
+                let late = self.now - due;
+                self.faults.about("engine").add(format!("the timer {reason:?} stays {late:?} behind: a busy loop"));
+            }
         }
         for index in 0..self.members.len() {
             let member = &self.members[index];
@@ -274,7 +278,7 @@ impl World {
         self.inbox_due = None;
         for packet in std::mem::take(&mut self.inbox) {
             if let Some(member) = self.member_at(packet.source) {
-                self.tap.enters(member, packet.source, &packet.contents);
+                self.tap.enters(member, packet.source, &packet.contents, self.now);
             }
             let datagram = Datagram {
                 transport: Transport::Udp,
@@ -295,13 +299,10 @@ impl World {
                 Output::Notice(notice) => self.notice(notice),
             }
         }
-        let Some((due, reason)) = self.engine.poll_timeout() else {
+        let Some((due, _)) = self.engine.poll_timeout() else {
             self.timer = None;
             return;
         };
-        if due <= self.now {
-            self.faults.about("engine").add(format!("after a drain the timer {reason:?} is not in the future"));
-        }
         if self.timer.is_none_or(|(known, _)| known != due) {
             let late = if self.busy { self.rng.micros(1..3000) } else { Duration::from_micros(1) };
             self.timer = Some((due, due.max(self.now) + late));
