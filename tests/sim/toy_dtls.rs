@@ -22,6 +22,8 @@ const HELLO: u8 = 22;
 const DATA: u8 = 23;
 /// Record type, 0xfe, 0xfd, then the session's number.
 const HELLO_HEADER: usize = 11;
+/// The least length of a real record; shorter datagrams are not DTLS.
+const RECORD_BYTES: usize = 15;
 const HELLO_INTERVAL: Duration = Duration::from_millis(200);
 /// Two AES-128 keys and two 12-byte salts.
 const KEYING_MATERIAL: usize = 56;
@@ -225,7 +227,7 @@ impl DtlsInstance for Toy {
 
     fn close(&mut self) -> Result<(), DtlsImplError> {
         if self.state == State::Up {
-            self.output.push_back(Out::Packet(vec![CLOSE]));
+            self.output.push_back(Out::Packet([&[CLOSE, 0xfe, 0xfd], &[0; RECORD_BYTES - 3][..]].concat()));
         }
         self.hello_due = None;
         self.state = State::Closing;
