@@ -1,6 +1,7 @@
 //! The engine and real str0m clients on a virtual network in virtual time: one seed, one course of events.
 //!
-//! `SIM_SEED=7 cargo test --test sim replay` runs one seed of the sweep again; `SIM_SEEDS=1000` makes the sweep longer.
+//! `SIM_SEED=7 cargo test --test sim replay` runs one seed of the sweep again, and tells every event with `SIM_LOG=1`;
+//! `SIM_SEEDS=1000` makes the sweep longer.
 
 mod channel;
 mod check;

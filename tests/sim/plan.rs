@@ -136,6 +136,7 @@ impl Plan {
     }
 
     fn act_on(&mut self, verb: Verb, index: usize) {
+        self.world.trace.event(self.world.now - self.world.start, index, "it is about this one");
         match verb {
             Verb::Leave => {
                 let closes = self.rng.percent(50);

@@ -8,11 +8,13 @@ pub struct Trace {
     hash: u64,
     pub datagrams: u64,
     pub events: u64,
+    /// Tells every event on standard error as well.
+    loud: bool,
 }
 
 impl Trace {
     pub fn new() -> Self {
-        Self { hash: 0xcbf2_9ce4_8422_2325, datagrams: 0, events: 0 }
+        Self { hash: 0xcbf2_9ce4_8422_2325, datagrams: 0, events: 0, loud: std::env::var_os("SIM_LOG").is_some() }
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
@@ -32,12 +34,11 @@ impl Trace {
     /// Something else happened to `whom`.
     pub fn event(&mut self, elapsed: Duration, whom: usize, what: &str) {
         self.events += 1;
+        if self.loud {
+            eprintln!("{elapsed:?} {whom}: {what}");
+        }
         self.bytes(&elapsed.as_nanos().to_le_bytes());
         self.bytes(&whom.to_le_bytes());
         self.bytes(what.as_bytes());
-    }
-
-    pub fn hash(&self) -> u64 {
-        self.hash
     }
 }
