@@ -322,6 +322,21 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// All of them, for metrics.
+    pub const ALL: [Self; 11] = [
+        Self::ClientLeft,
+        Self::DuplicateIdentity,
+        Self::ParticipantRemoved,
+        Self::RoomDeleted,
+        Self::RoomEmpty,
+        Self::RoomDurationExceeded,
+        Self::ServerShutdown,
+        Self::ConnectTimeout,
+        Self::ConnectionLost,
+        Self::SlowConsumer,
+        Self::InternalError,
+    ];
+
     /// The wire's word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -411,7 +426,7 @@ mod tests {
 
     #[test]
     fn reasons_are_written_as_serde_writes_them() {
-        for reason in [EndReason::ClientLeft, EndReason::RoomDurationExceeded, EndReason::SlowConsumer] {
+        for reason in EndReason::ALL {
             assert_eq!(serde_json::to_value(reason).ok(), Some(reason.as_str().into()));
         }
     }

@@ -1,1 +1,158 @@
-fn main() {}
+//! The command line: `stube serve`, `stube check-config`, `stube token`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, Parser, Subcommand};
+
+use stube::command::{Grants, Profile};
+use stube::config::{Config, ConfigError};
+use stube::control::clock::Clock;
+use stube::control::limits;
+use stube::control::token::{self, Claims, StrictGrants};
+use stube::run;
+
+/// `EX_CONFIG` of sysexits.h.
+const EXIT_CONFIG: u8 = 78;
+
+/// Threads for HTTP. Media has its own, one a core; control needs little.
+const CONTROL_THREADS: usize = 2;
+
+/// A selective forwarding media server for calls in bubbles and meetings.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    /// The configuration file.
+    #[arg(long, global = true, default_value = "config.toml", env = "STUBE_CONFIG")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    /// Run the server (the default).
+    Serve,
+    /// Read the configuration, say whether it is valid, and start nothing.
+    CheckConfig,
+    /// Print a token with which a participant can join a room.
+    Token(TokenArgs),
+}
+
+#[derive(Args)]
+struct TokenArgs {
+    #[arg(long)]
+    room: String,
+    #[arg(long)]
+    identity: String,
+    /// Seconds until the token expires.
+    #[arg(long, default_value_t = 3600)]
+    ttl: u64,
+    /// The name others see.
+    #[arg(long, default_value = "")]
+    name: String,
+    /// What to allow or forbid: canPublish=false,canSubscribe=…,canPublishData=…,hidden=…,canPublishSources=camera+microphone
+    #[arg(long, default_value = "", value_parser = parse_grants)]
+    grants: StrictGrants,
+    /// The API key to sign with; the first one unless given.
+    #[arg(long)]
+    key: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let Err(error) = dispatch(Cli::parse()) else { return ExitCode::SUCCESS };
+    eprintln!("stube: {error:#}");
+    match error.downcast_ref::<ConfigError>() {
+        Some(_) => ExitCode::from(EXIT_CONFIG),
+        None => ExitCode::FAILURE,
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    // A variable that is not UTF-8 is none of ours.
+    let environment =
+        std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    let config = Config::load(&cli.config, environment)?;
+    let filter = run::log_filter(&config.log.level)?;
+    match cli.command.unwrap_or(Subcommands::Serve) {
+        Subcommands::Serve => {
+            run::start_logging(filter, config.log.format);
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(CONTROL_THREADS)
+                .thread_name("control")
+                .enable_all()
+                .build()
+                .context("cannot start the HTTP threads")?;
+            let result = runtime.block_on(run::serve(config));
+            // Whatever still hangs has had its time.
+            runtime.shutdown_background();
+            result
+        }
+        Subcommands::CheckConfig => {
+            println!("{}: valid", cli.config.display());
+            Ok(())
+        }
+        Subcommands::Token(args) => print_token(&config, args),
+    }
+}
+
+fn print_token(config: &Config, args: TokenArgs) -> anyhow::Result<()> {
+    let no_such_key = |key: &str| ConfigError::Key { key: format!("keys.{key}"), problem: "no such key".to_owned() };
+    let (key, secret) = match &args.key {
+        Some(key) => config.keys.get_key_value(key).ok_or_else(|| no_such_key(key))?,
+        None => config.keys.first_key_value().ok_or_else(|| no_such_key("*"))?,
+    };
+    limits::room_name(&args.room).map_err(|problem| anyhow!("--room: {problem}"))?;
+    limits::identity(&args.identity).map_err(|problem| anyhow!("--identity: {problem}"))?;
+    limits::display_name(&args.name).map_err(|problem| anyhow!("--name: {problem}"))?;
+    let profile = Profile {
+        identity: args.identity.into(),
+        name: args.name.into(),
+        metadata: "".into(),
+        attributes: [].into(),
+        grants: args.grants.0.apply(&Grants::default()),
+    };
+    let now = Clock::start().unix_seconds();
+    println!("{}", token::mint(&Claims::for_join(key, &args.room, &profile), secret, now, args.ttl)?);
+    Ok(())
+}
+
+/// Reads `canPublish=false,canPublishSources=camera+microphone`.
+fn parse_grants(text: &str) -> Result<StrictGrants, String> {
+    let mut grants = serde_json::Map::new();
+    for pair in text.split(',').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair}: expected NAME=VALUE"))?;
+        let value = match value {
+            "true" => true.into(),
+            "false" => false.into(),
+            sources => sources.split('+').filter(|source| !source.is_empty()).collect(),
+        };
+        grants.insert(key.to_owned(), value);
+    }
+    serde_json::from_value(grants.into()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stube::command::Source;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn grants_are_read_as_pairs() {
+        let grants = |text: &str| parse_grants(text).map(|grants| grants.0.apply(&Grants::default()));
+        assert_eq!(grants(""), Ok(Grants::default()));
+        let some = grants("canPublish=false,hidden=true,canPublishSources=camera+microphone").expect("valid");
+        assert!(!some.can_publish && some.hidden && some.can_subscribe);
+        assert_eq!(some.can_publish_sources, Some([Source::Camera, Source::Microphone].into()));
+        for wrong in ["canPublish", "canPublsh=false", "hidden=maybe", "canPublishSources=hologram"] {
+            assert!(grants(wrong).is_err(), "{wrong}");
+        }
+    }
+}

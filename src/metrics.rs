@@ -1,10 +1,34 @@
 //! The Prometheus registry: names, help texts, closed label sets. Labels never carry ids, names or addresses.
+//!
+//! What shards count arrives as absolute values in [`ShardSnapshot`]s and is rendered from them on each scrape; what
+//! control sees (HTTP requests, [`Notice`]s) is counted here.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
+
+use crate::command::{EndReason, MediaKind, Notice};
+use crate::ids::SessionId;
+use crate::media::meter::{DropReason, PerKind, Volume};
 use crate::rtc::Stats;
 
 /// Upper bounds of the forward-latency buckets, in seconds: 50 µs to 50 ms.
 pub const LATENCY_BOUNDS_SECONDS: [f64; 10] =
     [0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05];
+
+/// Upper bounds of the join-duration buckets, in seconds; the last is the default connect timeout.
+const JOIN_BOUNDS_SECONDS: [f64; 10] = [0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0];
+
+/// Upper bounds of the call-duration buckets, in seconds: ten seconds in a bubble to a day.
+const CALL_BOUNDS_SECONDS: [f64; 9] = [10.0, 30.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0, 14_400.0, 86_400.0];
+
+/// Values of the label `status_class`.
+const STATUS_CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 /// One shard's counters, as absolute values since its start.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,4 +47,468 @@ pub struct ShardSnapshot {
     pub busy_ns: u64,
     /// Share of the last second it worked, in thousandths.
     pub busy_permille: u64,
+}
+
+/// How a join ended; each join counts once, when that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinResult {
+    /// Media connected.
+    Connected,
+    /// Admitted, but ICE or DTLS did not finish in time.
+    ConnectTimeout,
+    /// Admitted, but ended by someone before media connected.
+    Abandoned,
+    Unauthorized,
+    Forbidden,
+    RoomNotFound,
+    RoomFull,
+    /// An offer that cannot be read or accepted.
+    InvalidOffer,
+    /// Any other fault of the request.
+    InvalidRequest,
+    Unavailable,
+    Internal,
+}
+
+impl JoinResult {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Connected,
+        Self::ConnectTimeout,
+        Self::Abandoned,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::RoomNotFound,
+        Self::RoomFull,
+        Self::InvalidOffer,
+        Self::InvalidRequest,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+
+    /// The value of the metric's `result` label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Abandoned => "abandoned",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::RoomNotFound => "room_not_found",
+            Self::RoomFull => "room_full",
+            Self::InvalidOffer => "invalid_offer",
+            Self::InvalidRequest => "invalid_request",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// What control counts, and the place where everything is rendered.
+pub struct Metrics {
+    registry: Registry,
+    joins: IntCounterVec,
+    sessions_ended: IntCounterVec,
+    requests: IntCounterVec,
+    join_duration: prometheus::Histogram,
+    call_duration: prometheus::Histogram,
+    connected: Mutex<ConnectedTime>,
+}
+
+/// Participants' time: what ended sessions had, and since when the others are connected.
+#[derive(Default)]
+struct ConnectedTime {
+    ended: Duration,
+    since: BTreeMap<SessionId, Instant>,
+}
+
+impl ConnectedTime {
+    fn total(&self, now: Instant) -> Duration {
+        self.ended + self.since.values().map(|since| now.saturating_duration_since(*since)).sum::<Duration>()
+    }
+}
+
+impl Metrics {
+    /// Every series at zero. `routes` are the route templates and methods the HTTP listener answers.
+    pub fn new(routes: &[(&str, &[&str])]) -> Self {
+        let registry = Registry::new();
+        let vec = |name, help, labels: &[&str]| register(&registry, IntCounterVec::new(Opts::new(name, help), labels));
+        let histogram = |name, help, bounds: &[f64]| {
+            let options = HistogramOpts::new(name, help).buckets(bounds.to_vec());
+            register(&registry, prometheus::Histogram::with_opts(options))
+        };
+        let metrics = Self {
+            joins: vec("stube_joins_total", "Joins by how they ended.", &["result"]),
+            sessions_ended: vec("stube_sessions_ended_total", "Sessions ended, by reason.", &["reason"]),
+            requests: vec(
+                "stube_http_requests_total",
+                "HTTP requests answered, by route template.",
+                &["route", "method", "status_class"],
+            ),
+            join_duration: histogram(
+                "stube_join_duration_seconds",
+                "From the join request to connected media.",
+                &JOIN_BOUNDS_SECONDS,
+            ),
+            call_duration: histogram(
+                "stube_call_duration_seconds",
+                "From a call's first join to its last leave.",
+                &CALL_BOUNDS_SECONDS,
+            ),
+            connected: Mutex::default(),
+            registry,
+        };
+        for result in JoinResult::ALL {
+            metrics.joins.with_label_values(&[result.as_str()]);
+        }
+        for reason in EndReason::ALL {
+            metrics.sessions_ended.with_label_values(&[reason.as_str()]);
+        }
+        for (route, methods) in routes {
+            for method in *methods {
+                for class in STATUS_CLASSES {
+                    metrics.requests.with_label_values(&[*route, *method, class]);
+                }
+            }
+        }
+        metrics
+    }
+
+    /// Counts one HTTP request. `route` and `method` come from closed sets.
+    pub fn count_request(&self, route: &str, method: &str, status: u16) {
+        let class = STATUS_CLASSES[usize::from(status / 100).saturating_sub(2).min(STATUS_CLASSES.len() - 1)];
+        self.requests.with_label_values(&[route, method, class]).inc();
+    }
+
+    /// Counts one join that ended this way.
+    pub fn count_join(&self, result: JoinResult) {
+        self.joins.with_label_values(&[result.as_str()]).inc();
+    }
+
+    /// Counts what a shard tells.
+    pub fn count_notice(&self, notice: &Notice) {
+        match notice {
+            Notice::ParticipantJoined { session, at, took, .. } => {
+                self.count_join(JoinResult::Connected);
+                self.join_duration.observe(took.as_secs_f64());
+                self.connected().since.insert(*session, *at);
+            }
+            Notice::SessionEnded { session, reason, joined_at, at, .. } => {
+                self.sessions_ended.with_label_values(&[reason.as_str()]).inc();
+                match joined_at {
+                    Some(joined_at) => {
+                        let mut connected = self.connected();
+                        connected.since.remove(session);
+                        connected.ended += at.saturating_duration_since(*joined_at);
+                    }
+                    None if *reason == EndReason::ConnectTimeout => self.count_join(JoinResult::ConnectTimeout),
+                    None if *reason == EndReason::InternalError => self.count_join(JoinResult::Internal),
+                    None => self.count_join(JoinResult::Abandoned),
+                }
+            }
+            Notice::CallEnded { started_at, at, .. } => {
+                self.call_duration.observe(at.saturating_duration_since(*started_at).as_secs_f64());
+            }
+            Notice::CallStarted { .. }
+            | Notice::RoomFinished { .. }
+            | Notice::TrackPublished { .. }
+            | Notice::TrackUnpublished { .. } => {}
+        }
+    }
+
+    /// Everything in Prometheus' text format.
+    pub fn render(&self, shards: &[ShardSnapshot], now: Instant) -> String {
+        let mut families = self.registry.gather();
+        families.extend(shard_families(shards));
+        families.extend(ProcessCollector::for_self().collect());
+        let seconds = self.connected().total(now).as_secs_f64();
+        families.push(counter(
+            "stube_participant_seconds_total",
+            "Time participants were connected.",
+            vec![(vec![], seconds)],
+        ));
+        families.push(gauge(
+            "stube_build_info",
+            "The version that runs.",
+            vec![(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0)],
+        ));
+        // The encoder refuses a family without samples, as those by shard are before a shard runs.
+        families.retain(|family| !family.get_metric().is_empty());
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        TextEncoder::new().encode_to_string(&families).unwrap_or_default()
+    }
+
+    fn connected(&self) -> std::sync::MutexGuard<'_, ConnectedTime> {
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Registers a collector.
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> C {
+    // Names, labels and buckets are constants of this file, each registered once; a test builds them all.
+    let collector = collector.expect("valid metric");
+    // As above.
+    registry.register(Box::new(collector.clone())).expect("metric registered once");
+    collector
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// One sample a value of a closed label set.
+fn by<T: Copy>(
+    label: &'static str,
+    values: impl IntoIterator<Item = (T, &'static str)>,
+    count: impl Fn(T) -> u64,
+) -> Vec<(Labels, f64)> {
+    values.into_iter().map(|(value, word)| (vec![(label, word.to_owned())], count(value) as f64)).collect()
+}
+
+const KINDS: [(MediaKind, &str); 2] = [(MediaKind::Audio, "audio"), (MediaKind::Video, "video")];
+
+/// Samples with the labels `direction` and `kind`.
+fn by_direction_and_kind<T>(
+    shards: &[ShardSnapshot],
+    directions: [fn(&Stats) -> &PerKind<T>; 2],
+    count: fn(&T) -> u64,
+) -> Vec<(Labels, f64)> {
+    let mut samples = Vec::new();
+    for (direction, read) in ["in", "out"].into_iter().zip(directions) {
+        for (kind, word) in KINDS {
+            let total: u64 = shards.iter().map(|shard| count(read(&shard.engine).of(kind))).sum();
+            let labels = vec![("direction", direction.to_owned()), ("kind", word.to_owned())];
+            samples.push((labels, total as f64));
+        }
+    }
+    samples
+}
+
+/// What the shards count, summed over them except where a shard's own value matters.
+fn shard_families(shards: &[ShardSnapshot]) -> Vec<MetricFamily> {
+    let sum = |count: fn(&ShardSnapshot) -> u64| shards.iter().map(count).sum::<u64>();
+    let total = |count| vec![(vec![], sum(count) as f64)];
+    let each = |value: fn(&ShardSnapshot) -> f64| {
+        let number = |(index, shard)| (vec![("shard", usize::to_string(&index))], value(shard));
+        shards.iter().enumerate().map(number).collect::<Vec<_>>()
+    };
+    type Count = fn(&ShardSnapshot) -> u64;
+    let transports: [(Count, _); 2] = [(|s| s.engine.sessions_udp, "udp"), (|s| s.engine.sessions_tcp, "tcp")];
+    let addresses: [(Count, _); 2] = [(|s| s.engine.addresses_ipv4, "ipv4"), (|s| s.engine.addresses_ipv6, "ipv6")];
+    let datagrams: [(Count, _); 2] = [(|s| s.datagrams_in, "in"), (|s| s.datagrams_out, "out")];
+    let keyframes: [(Count, _); 2] =
+        [(|s| s.engine.keyframe_requests_in, "in"), (|s| s.engine.keyframe_requests_out, "out")];
+    let drops = DropReason::ALL.map(|reason| (reason, reason.as_str()));
+    let dropped = |reason| shards.iter().map(|shard| shard.engine.drops.of(reason)).sum();
+    let tracks: [fn(&Stats) -> &PerKind<u64>; 2] = [|s| &s.tracks_published, |s| &s.tracks_subscribed];
+    let rtp: [fn(&Stats) -> &PerKind<Volume>; 2] = [|s| &s.rtp_in, |s| &s.rtp_out];
+    vec![
+        gauge("stube_rooms", "Rooms that exist.", total(|s| s.engine.rooms)),
+        gauge("stube_participants", "Participants in rooms.", total(|s| s.engine.participants)),
+        gauge("stube_sessions", "Sessions with connected media, by transport.", by("transport", transports, sum)),
+        gauge("stube_sessions_connecting", "Sessions not yet connected.", total(|s| s.engine.sessions_connecting)),
+        gauge("stube_addresses", "Distinct client addresses now.", by("family", addresses, sum)),
+        gauge(
+            "stube_tracks",
+            "Tracks received (in) and forwarded (out).",
+            by_direction_and_kind(shards, tracks, |count| *count),
+        ),
+        counter("stube_rtp_packets_total", "RTP packets.", by_direction_and_kind(shards, rtp, |v| v.packets)),
+        counter("stube_rtp_bytes_total", "RTP payload bytes.", by_direction_and_kind(shards, rtp, |v| v.bytes)),
+        counter("stube_packets_dropped_total", "Packets not forwarded, by reason.", by("reason", drops, dropped)),
+        counter("stube_keyframe_requests_total", "Keyframe requests heard and sent.", by("direction", keyframes, sum)),
+        counter("stube_datagrams_total", "Datagrams on the media sockets.", by("direction", datagrams, sum)),
+        counter("stube_send_errors_total", "Datagrams the kernel did not take.", total(|s| s.send_errors)),
+        counter("stube_notices_lost_total", "Notices control was too slow for.", total(|s| s.notices_lost)),
+        gauge(
+            "stube_shard_busy_ratio",
+            "Share of the last second a shard worked.",
+            each(|s| s.busy_permille as f64 / 1e3),
+        ),
+        counter("stube_shard_busy_seconds_total", "Time a shard worked.", each(|s| s.busy_ns as f64 / 1e9)),
+        latency(shards),
+    ]
+}
+
+fn latency(shards: &[ShardSnapshot]) -> MetricFamily {
+    let mut histogram = Histogram::default();
+    let mut cumulative = 0;
+    let mut buckets = Vec::new();
+    for (index, bound) in LATENCY_BOUNDS_SECONDS.into_iter().enumerate() {
+        cumulative += shards.iter().map(|shard| shard.latency_buckets[index]).sum::<u64>();
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(cumulative);
+        buckets.push(bucket);
+    }
+    cumulative += shards.iter().map(|shard| shard.latency_buckets[LATENCY_BOUNDS_SECONDS.len()]).sum::<u64>();
+    histogram.set_bucket(buckets);
+    histogram.set_sample_count(cumulative);
+    histogram.set_sample_sum(shards.iter().map(|shard| shard.latency_sum_ns).sum::<u64>() as f64 / 1e9);
+    let mut metric = Metric::default();
+    metric.set_histogram(histogram);
+    family("stube_forward_latency_seconds", "Socket in to socket out.", MetricType::HISTOGRAM, vec![metric])
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn labelled(labels: Labels) -> Metric {
+    let pairs = labels.into_iter().map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.to_owned());
+        pair.set_value(value);
+        pair
+    });
+    Metric::from_label(pairs.collect())
+}
+
+fn gauge(name: &str, help: &str, samples: Vec<(Labels, f64)>) -> MetricFamily {
+    let metric = |(labels, value)| {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        let mut metric = labelled(labels);
+        metric.set_gauge(gauge);
+        metric
+    };
+    family(name, help, MetricType::GAUGE, samples.into_iter().map(metric).collect())
+}
+
+fn counter(name: &str, help: &str, samples: Vec<(Labels, f64)>) -> MetricFamily {
+    let metric = |(labels, value)| {
+        let mut counter = Counter::default();
+        counter.set_value(value);
+        let mut metric = labelled(labels);
+        metric.set_counter(counter);
+        metric
+    };
+    family(name, help, MetricType::COUNTER, samples.into_iter().map(metric).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Transport;
+    use crate::ids::{CallId, ParticipantId, RoomId};
+
+    const ROUTES: [(&str, &[&str]); 2] = [("/v1/rooms", &["GET", "POST"]), ("unmatched", &["other"])];
+
+    /// Every label a metric may have, with its values; a number stands for a shard's index.
+    const ALLOWED: [(&str, &[&str]); 11] = [
+        ("transport", &["udp", "tcp"]),
+        ("kind", &["audio", "video"]),
+        ("direction", &["in", "out"]),
+        ("family", &["ipv4", "ipv6"]),
+        ("result", &[]),
+        ("reason", &[]),
+        ("route", &["/v1/rooms", "unmatched"]),
+        ("method", &["GET", "POST", "other"]),
+        ("status_class", &STATUS_CLASSES),
+        ("shard", &["0", "1"]),
+        ("version", &[env!("CARGO_PKG_VERSION")]),
+    ];
+
+    fn words(label: &str) -> Vec<&'static str> {
+        let allowed = ALLOWED.iter().find(|(name, _)| *name == label).unwrap_or_else(|| panic!("label {label}"));
+        let mut words = allowed.1.to_vec();
+        match label {
+            "result" => words.extend(JoinResult::ALL.map(JoinResult::as_str)),
+            "reason" => {
+                words.extend(EndReason::ALL.map(EndReason::as_str));
+                words.extend(DropReason::ALL.map(DropReason::as_str));
+            }
+            _ => {}
+        }
+        words
+    }
+
+    #[test]
+    fn labels_are_closed_sets_and_begin_at_zero() {
+        let text = Metrics::new(&ROUTES).render(&[ShardSnapshot::default(); 2], Instant::now());
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let mut seen = 0;
+        for line in samples.filter(|line| !line.starts_with("process_")) {
+            assert!(line.starts_with("stube_"), "{line}");
+            let (series, value) = line.rsplit_once(' ').expect(line);
+            let is_zero = value == "0" || series.starts_with("stube_build_info");
+            assert!(is_zero, "{line}");
+            let Some((_, labels)) = series.split_once('{') else { continue };
+            for label in labels.trim_end_matches('}').split(',') {
+                let (name, value) = label.split_once('=').expect(line);
+                let value = value.trim_matches('"');
+                assert!(name == "le" || words(name).contains(&value), "{line}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 50);
+        for metric in
+            ["stube_packets_dropped_total{reason=\"other_layer\"} 0", "stube_joins_total{result=\"room_full\"} 0"]
+        {
+            assert!(text.contains(metric), "{metric}");
+        }
+        assert!(text.contains("process_resident_memory_bytes"));
+    }
+
+    #[test]
+    fn shards_are_summed_and_buckets_cumulate() {
+        let mut shard = ShardSnapshot { busy_permille: 250, ..ShardSnapshot::default() };
+        shard.engine.rooms = 2;
+        shard.engine.rtp_out.video.bytes = 1_000;
+        shard.latency_buckets[0] = 3;
+        shard.latency_buckets[LATENCY_BOUNDS_SECONDS.len()] = 1;
+        shard.latency_sum_ns = 500_000_000;
+        let text = Metrics::new(&ROUTES).render(&[shard, shard], Instant::now());
+        for line in [
+            "stube_rooms 4",
+            "stube_rtp_bytes_total{direction=\"out\",kind=\"video\"} 2000",
+            "stube_forward_latency_seconds_bucket{le=\"0.05\"} 6",
+            "stube_forward_latency_seconds_bucket{le=\"+Inf\"} 8",
+            "stube_forward_latency_seconds_count 8",
+            "stube_forward_latency_seconds_sum 1",
+            "stube_shard_busy_ratio{shard=\"1\"} 0.25",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+    }
+
+    #[test]
+    fn connected_time_counts_running_and_ended_sessions() {
+        let metrics = Metrics::new(&ROUTES);
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let room = RoomId::from_bits(1);
+        let participant = ParticipantId::from_bits(2);
+        for bits in [3, 4] {
+            let session = SessionId::from_bits(bits);
+            let transport = Transport::Udp;
+            let took = second / 5;
+            metrics.count_notice(&Notice::ParticipantJoined { room, participant, session, at: start, took, transport });
+        }
+        let ended = |session, joined_at, reason| {
+            let at = start + 4 * second;
+            metrics.count_notice(&Notice::SessionEnded { room, participant, session, reason, joined_at, at });
+        };
+        ended(SessionId::from_bits(3), Some(start), EndReason::ClientLeft);
+        ended(SessionId::from_bits(5), None, EndReason::ConnectTimeout);
+        ended(SessionId::from_bits(6), None, EndReason::DuplicateIdentity);
+        let call = CallId::from_bits(7);
+        metrics.count_notice(&Notice::CallEnded { room, call, started_at: start, at: start + 20 * second });
+        let text = metrics.render(&[], start + 10 * second);
+        for line in [
+            "stube_participant_seconds_total 14",
+            "stube_joins_total{result=\"connected\"} 2",
+            "stube_joins_total{result=\"connect_timeout\"} 1",
+            "stube_joins_total{result=\"abandoned\"} 1",
+            "stube_sessions_ended_total{reason=\"client_left\"} 1",
+            "stube_join_duration_seconds_bucket{le=\"0.2\"} 2",
+            "stube_call_duration_seconds_bucket{le=\"10\"} 0",
+            "stube_call_duration_seconds_bucket{le=\"30\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+    }
 }

@@ -149,7 +149,7 @@ mod tests {
         let mut rng = crate::ids::IdSource::from_seed([3; 32]);
         let (mut ssrc, mut base) = (1, 1_000u64);
         for step in 0..20_000u64 {
-            if rng.bits() % 97 == 0 {
+            if rng.bits().is_multiple_of(97) {
                 (ssrc, base) = (ssrc + 1, u64::from(rng.bits() % 60_000) + 5_000);
                 forwarder.switch();
             }

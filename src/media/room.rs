@@ -14,7 +14,8 @@ use super::timers::{Timer, TimerTable};
 use super::track::Track;
 use super::{EncodingIndex, Forward, Input, Join, NewSlot, NewTrack, Output, Seat, SlotIndex, TrackKey};
 use crate::command::{
-    CallState, EndReason, Grants, Notice, ParticipantInfo, ParticipantState, Refusal, RoomSettings, RoomState,
+    CallState, EndReason, Grants, MediaKind, Notice, ParticipantInfo, ParticipantState, Refusal, RoomSettings,
+    RoomState,
 };
 use crate::ids::{CallId, Identity, RoomId};
 
@@ -92,7 +93,7 @@ impl Room {
     /// Everyone, or one of them, as the API shows them; hidden participants too.
     pub fn participant_infos(&self, only: Option<Seat>) -> Vec<ParticipantInfo> {
         let wanted = self.participants().filter(|(seat, _)| only.is_none_or(|only| only == *seat));
-        let mut infos: Vec<_> = wanted.map(|(seat, _)| self.info(seat)).flatten().collect();
+        let mut infos: Vec<_> = wanted.filter_map(|(seat, _)| self.info(seat)).collect();
         infos.sort_by_key(|info| info.joined_at);
         infos
     }
@@ -338,7 +339,8 @@ impl Room {
 
     fn keyframe_wanted(&mut self, seat: Seat, slot: SlotIndex, now: Instant) {
         let slot = self.participant(seat).and_then(|participant| participant.slots.get(usize::from(slot.0)));
-        if let Some(binding) = slot.and_then(|slot| slot.binding) {
+        let video = slot.filter(|slot| slot.kind == MediaKind::Video);
+        if let Some(binding) = video.and_then(|slot| slot.binding) {
             self.want_keyframe(binding.track, binding.current.unwrap_or(binding.target), now);
         }
     }

@@ -172,10 +172,13 @@ mod tests {
     fn a_binding_request_is_routed_by_its_ufrag() {
         let mut demux = Demux::default();
         demux.add_ufrag("srvu", PeerKey(5));
-        let mut stun = vec![0, 1, 0, 16, 0x21, 0x12, 0xa4, 0x42];
+        let mut stun = vec![0, 1, 0, 48, 0x21, 0x12, 0xa4, 0x42];
         stun.extend([9; 12]);
         stun.extend([0, 6, 0, 9]);
         stun.extend(b"srvu:peer\0\0\0");
+        stun.extend([0, 0x24, 0, 4, 1, 2, 3, 4]);
+        stun.extend([0, 8, 0, 20]);
+        stun.extend([7; 20]);
         assert_eq!(demux.route(&at(&stun, 1)), Route::Peer { key: PeerKey(5), binding: true });
         demux.remove_ufrag("srvu");
         assert_eq!(demux.route(&at(&stun, 1)), Route::Drop(DropReason::UnknownUfrag));

@@ -25,8 +25,8 @@ impl Fragment {
                 fragment.ufrag.get_or_insert_with(|| ufrag.into());
             } else if let Some(pwd) = line.strip_prefix("a=ice-pwd:") {
                 fragment.pwd.get_or_insert_with(|| pwd.into());
-            } else if line.starts_with("a=candidate:") {
-                fragment.candidates.push(line["a=".len()..].into());
+            } else if let Some(candidate) = line.strip_prefix("a=").filter(|rest| rest.starts_with("candidate:")) {
+                fragment.candidates.push(candidate.into());
             }
         }
         if fragment.candidates.len() > MAX_CANDIDATES {
@@ -45,9 +45,8 @@ impl Fragment {
 /// The server's fragment, taken from the answer to the restarted offer.
 pub fn from_answer(answer: &str) -> String {
     let first = |prefix: &str| answer.lines().find(|line| line.starts_with(prefix));
-    let media = answer.find("m=").map_or(answer, |at| &answer[at..]);
-    let m_line = media.lines().next().unwrap_or("m=audio 9 UDP/TLS/RTP/SAVPF 0");
-    let mid = media.lines().find(|line| line.starts_with("a=mid:"));
+    let m_line = first("m=").unwrap_or("m=audio 9 UDP/TLS/RTP/SAVPF 0");
+    let mid = first("a=mid:");
     let mut seen = std::collections::BTreeSet::new();
     let candidates = answer.lines().filter(|line| line.starts_with("a=candidate:") && seen.insert(*line));
     let lines = first("a=ice-lite")

@@ -114,9 +114,9 @@ struct SourceStream {
 }
 
 /// What came out of str0m.
+#[expect(clippy::large_enum_variant, reason = "RTP is the common case; a box would cost an allocation a packet")]
 pub enum PeerOutput {
     Transmit(Transmit),
-    /// Boxed by nobody: moved once to the engine and borrowed from there.
     Rtp(Received),
     /// RTP nobody publishes.
     Unpublished,

@@ -109,6 +109,7 @@ where
     F: FnOnce(EngineConfig, Instant) -> E + Send + 'static,
 {
     let name = format!("shard-{}", wiring.index.0);
+    #[expect(clippy::disallowed_methods, reason = "shard/ owns its threads; all are started here")]
     std::thread::Builder::new().name(name).spawn(move || {
         // Dropped last, also by a panic.
         let _ending = ending;

@@ -1,0 +1,505 @@
+//! `config.toml` and its environment overrides, validated.
+//!
+//! The shipped `config.toml` is the schema: it holds every key with its default, and the type of an environment
+//! override is the type of the key there. Errors name the key and never repeat a secret.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use subtle::ConstantTimeEq;
+
+/// The configuration the project ships, documentation included.
+pub const SHIPPED: &str = include_str!("../config.toml");
+
+/// The secret of the shipped key. Everyone knows it.
+const DEV_SECRET: &str = "devsecret-devsecret-devsecret-dev";
+
+/// The shortest secret, in bytes: HS256 wants a key as long as its hash (RFC 7518 §3.2).
+const SECRET_MIN_BYTES: usize = 32;
+
+/// What an environment variable that overrides a key begins with.
+const ENV_PREFIX: &str = "STUBE__";
+
+/// The longest timeout a room or session may have, in seconds: a day.
+const TIMEOUT_MAX_S: u64 = 86_400;
+
+/// The whole configuration.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// API key → secret.
+    pub keys: BTreeMap<String, Secret>,
+    pub http: HttpConfig,
+    pub admin: AdminConfig,
+    pub media: MediaConfig,
+    pub shard: ShardConfig,
+    pub rooms: RoomsConfig,
+    pub log: LogConfig,
+}
+
+/// Where clients and map services reach the server.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    pub listen: SocketAddr,
+    /// Without a trailing slash; empty takes the request's own host.
+    pub public_url: String,
+    pub trusted_proxies: Vec<IpNetwork>,
+    pub cors_origins: Vec<String>,
+}
+
+/// Where the operator looks.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    pub listen: SocketAddr,
+}
+
+/// Where media flows.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MediaConfig {
+    pub udp_listen: SocketAddr,
+    #[serde(deserialize_with = "address_or_empty")]
+    pub tcp_listen: Option<SocketAddr>,
+    pub advertise: Vec<IpAddr>,
+    #[serde(rename = "connect_timeout_s", deserialize_with = "seconds")]
+    pub connect_timeout: Duration,
+    #[serde(rename = "restart_timeout_s", deserialize_with = "seconds")]
+    pub restart_timeout: Duration,
+}
+
+/// The threads that carry media.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShardConfig {
+    /// 0 takes one a core.
+    pub count: usize,
+}
+
+/// What rooms are like unless their allocation says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RoomsConfig {
+    pub auto_create: bool,
+    pub max_participants: u32,
+    #[serde(rename = "empty_timeout_s", deserialize_with = "seconds")]
+    pub empty_timeout: Duration,
+    #[serde(rename = "departure_timeout_s", deserialize_with = "seconds")]
+    pub departure_timeout: Duration,
+    pub allow_remote_unmute: bool,
+}
+
+/// What is written to standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7880)),
+            public_url: String::new(),
+            trusted_proxies: Vec::new(),
+            cors_origins: vec!["*".to_owned()],
+        }
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 6789)) }
+    }
+}
+
+impl Default for MediaConfig {
+    fn default() -> Self {
+        Self {
+            udp_listen: SocketAddr::from(([0, 0, 0, 0], 7882)),
+            tcp_listen: Some(SocketAddr::from(([0, 0, 0, 0], 7881))),
+            advertise: Vec::new(),
+            connect_timeout: Duration::from_secs(15),
+            restart_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for RoomsConfig {
+    fn default() -> Self {
+        Self {
+            auto_create: false,
+            max_participants: 100,
+            empty_timeout: Duration::from_secs(300),
+            departure_timeout: Duration::from_secs(20),
+            allow_remote_unmute: false,
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// A tenant's secret. It has no `Debug` and no `Display`, so it cannot be printed by accident.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The bytes, to sign and verify with.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// Whether `other` is this secret, in a time that does not depend on where they differ.
+    pub fn matches(&self, other: &str) -> bool {
+        self.0.as_bytes().ct_eq(other.as_bytes()).into()
+    }
+
+    fn is_dev(&self) -> bool {
+        self.0 == DEV_SECRET
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // By way of a `Value`, for serde's own message would repeat what stands there.
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => Ok(Self(text)),
+            _ => Err(serde::de::Error::custom("expected a string")),
+        }
+    }
+}
+
+/// An address, or a network in CIDR notation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IpNetwork {
+    address: IpAddr,
+    prefix_bits: u32,
+}
+
+impl IpNetwork {
+    /// Whether `address` belongs to this network. An IPv4 address mapped into IPv6 counts as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let (network, address, width) = match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => (u128::from(network.to_bits()), address.to_bits().into(), 32),
+            (IpAddr::V6(network), IpAddr::V6(address)) => (network.to_bits(), address.to_bits(), 128),
+            _ => return false,
+        };
+        let host_bits = width - self.prefix_bits;
+        // A shift by the whole width overflows; then everything belongs to the network.
+        network.checked_shr(host_bits) == u128::checked_shr(address, host_bits)
+    }
+}
+
+impl<'de> Deserialize<'de> for IpNetwork {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let invalid = || serde::de::Error::custom("expected IP addresses or networks such as \"10.0.0.0/8\"");
+        let (address, prefix) = text.split_once('/').map_or((text.as_str(), None), |(a, p)| (a, Some(p)));
+        let address: IpAddr = address.parse().map_err(|_| invalid())?;
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let prefix_bits = match prefix {
+            None => width,
+            Some(bits) => bits.parse().ok().filter(|bits| *bits <= width).ok_or_else(invalid)?,
+        };
+        Ok(Self { address, prefix_bits })
+    }
+}
+
+fn address_or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| serde::de::Error::custom("expected an address and port, or \"\" for none"))
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    u64::deserialize(deserializer).map(Duration::from_secs)
+}
+
+/// Why a configuration was refused: one line that names the key.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{path}: cannot read the configuration: {problem}", path = path.display())]
+    Unreadable { path: PathBuf, problem: String },
+    #[error("line {line}: not valid TOML: {problem}")]
+    Syntax { line: usize, problem: String },
+    #[error("{key}: {problem}")]
+    Key { key: String, problem: String },
+}
+
+fn wrong(key: impl Into<String>, problem: impl Into<String>) -> ConfigError {
+    ConfigError::Key { key: key.into(), problem: problem.into() }
+}
+
+impl Config {
+    /// Reads the file at `path`, then applies the variables of `environment` that begin with `STUBE__`.
+    pub fn load(path: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), problem: error.to_string() })?;
+        Self::parse(&text, environment)
+    }
+
+    /// As [`Config::load`], from the text of a file.
+    pub fn parse(text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let mut table = read_table(text)?;
+        // Sorted, so that the same variables always give the same first error.
+        let overrides: BTreeMap<String, String> =
+            environment.filter(|(variable, _)| variable.starts_with(ENV_PREFIX)).collect();
+        let schema = read_table(SHIPPED)?;
+        for (variable, value) in &overrides {
+            override_key(&mut table, &schema, variable, value)?;
+        }
+        if table.get("keys").is_some_and(|keys| !keys.is_table()) {
+            // Said here, for serde's own message would repeat what stands there.
+            return Err(wrong("keys", "expected a section"));
+        }
+        let mut config: Self = serde_path_to_error::deserialize(table)
+            .map_err(|error| wrong(error.path().to_string(), error.inner().message()))?;
+        config.http.public_url = config.http.public_url.trim_end_matches('/').to_owned();
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The key whose secret is the shipped one, if it is configured; the demo route exists only then.
+    pub fn dev_key(&self) -> Option<&str> {
+        self.keys.iter().find(|(_, secret)| secret.is_dev()).map(|(key, _)| key.as_str())
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        for (key, secret) in &self.keys {
+            if key.is_empty() || key.contains(':') || key.chars().any(char::is_control) {
+                return Err(wrong("keys", "an API key is not empty and has no colon and no control characters"));
+            }
+            if secret.as_bytes().len() < SECRET_MIN_BYTES {
+                return Err(wrong(format!("keys.{key}"), format!("a secret has at least {SECRET_MIN_BYTES} bytes")));
+            }
+        }
+        if let Some(key) = self.dev_key()
+            && !self.http.listen.ip().to_canonical().is_loopback()
+        {
+            let listen = self.http.listen;
+            let problem = format!("everyone knows the secret of {key}; replace it before listening on {listen}");
+            return Err(wrong(format!("keys.{key} with http.listen"), problem));
+        }
+        if !self.http.public_url.is_empty() && !is_origin(&self.http.public_url) {
+            return Err(wrong("http.public_url", "expected http:// or https:// and a host, without a path"));
+        }
+        for origin in &self.http.cors_origins {
+            if origin != "*" && !is_origin(origin) {
+                return Err(wrong("http.cors_origins", "expected \"*\" or origins such as \"https://example.org\""));
+            }
+        }
+        if self.rooms.max_participants == 0 {
+            return Err(wrong("rooms.max_participants", "a room takes at least one participant"));
+        }
+        for (key, timeout, min) in [
+            ("media.connect_timeout_s", self.media.connect_timeout, 1),
+            ("media.restart_timeout_s", self.media.restart_timeout, 1),
+            ("rooms.empty_timeout_s", self.rooms.empty_timeout, 1),
+            ("rooms.departure_timeout_s", self.rooms.departure_timeout, 0),
+        ] {
+            if !(min..=TIMEOUT_MAX_S).contains(&timeout.as_secs()) {
+                return Err(wrong(key, format!("expected {min} to {TIMEOUT_MAX_S} seconds")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `text` is `http(s)://host[:port]` and nothing more.
+fn is_origin(text: &str) -> bool {
+    let Some(host) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else { return false };
+    !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
+}
+
+fn read_table(text: &str) -> Result<toml::Table, ConfigError> {
+    text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
+        line: error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1),
+        // The message alone: the error's own text quotes the line, which may hold a secret.
+        problem: error.message().to_owned(),
+    })
+}
+
+/// Puts one environment variable into `table`, as the type its key has in `schema`.
+fn override_key(table: &mut toml::Table, schema: &toml::Table, variable: &str, value: &str) -> Result<(), ConfigError> {
+    let unknown = || wrong(variable, "no such key");
+    let (section, key) =
+        variable.strip_prefix(ENV_PREFIX).and_then(|rest| rest.split_once("__")).ok_or_else(unknown)?;
+    let section = section.to_lowercase();
+    // API keys are the tenants' own words and keep their case.
+    let key = if section == "keys" { key.to_owned() } else { key.to_lowercase() };
+    let value = match schema.get(&section).and_then(toml::Value::as_table) {
+        Some(_) if section == "keys" && !key.is_empty() => toml::Value::String(value.to_owned()),
+        Some(keys) => {
+            read_value(keys.get(&key).ok_or_else(unknown)?, value).map_err(|problem| wrong(variable, problem))?
+        }
+        None => return Err(unknown()),
+    };
+    let keys = table.entry(&section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    let keys = keys.as_table_mut().ok_or_else(|| wrong(&section, "expected a section"))?;
+    if section == "keys" && value.as_str() == Some("") {
+        keys.remove(&key);
+    } else {
+        keys.insert(key, value);
+    }
+    Ok(())
+}
+
+/// Reads `text` as the type that `example` has.
+fn read_value(example: &toml::Value, text: &str) -> Result<toml::Value, &'static str> {
+    match example {
+        toml::Value::Integer(_) => text.trim().parse().map(toml::Value::Integer).map_err(|_| "expected a whole number"),
+        toml::Value::Boolean(_) => text.trim().parse().map(toml::Value::Boolean).map_err(|_| "expected true or false"),
+        toml::Value::Array(_) => {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            Ok(toml::Value::Array(items.map(|item| toml::Value::String(item.to_owned())).collect()))
+        }
+        _ => Ok(toml::Value::String(text.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let environment = environment.iter().map(|(variable, value)| ((*variable).to_owned(), (*value).to_owned()));
+        Config::parse(text, environment).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_shipped_file_holds_every_default() {
+        let shipped = parse(SHIPPED, &[]).ok().expect("the shipped file is valid");
+        let mut expected = Config::default();
+        expected.keys.insert("devkey".to_owned(), DEV_SECRET.into());
+        assert!(shipped == expected);
+        assert_eq!(shipped.dev_key(), Some("devkey"));
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default_without_keys() {
+        assert!(parse("", &[]) == Ok(Config::default()));
+    }
+
+    #[test]
+    fn errors_name_the_key_and_never_a_secret() {
+        let cases = [
+            ("[http]\nlisen = 1", "http.lisen: unknown field"),
+            ("[htp]\nlisten = 1", "htp: unknown field"),
+            ("[http]\nlisten = 7880", "http.listen: invalid type"),
+            ("[http]\nlisten = \"7880\"", "http.listen: invalid socket address"),
+            ("[http]\ntrusted_proxies = [\"10.0.0.0/33\"]", "http.trusted_proxies[0]: expected IP"),
+            ("[http]\npublic_url = \"example.org\"", "http.public_url: expected http"),
+            ("[http]\ncors_origins = [\"https://a/b\"]", "http.cors_origins: expected"),
+            ("[media]\ntcp_listen = \"off\"", "media.tcp_listen: expected an address"),
+            ("[media]\nconnect_timeout_s = 0", "media.connect_timeout_s: expected 1 to"),
+            ("[rooms]\nmax_participants = -1", "rooms.max_participants: invalid value"),
+            ("[rooms]\nmax_participants = 0", "rooms.max_participants: a room"),
+            ("[rooms]\nauto_create = \"yes\"", "rooms.auto_create: invalid type"),
+            ("[shard]\ncount = 1.5", "shard.count: invalid type"),
+            ("[log]\nformat = \"xml\"", "log.format: unknown variant"),
+            ("[keys]\na = \"hunter2-hunter2\"", "keys.a: a secret has at least 32 bytes"),
+            ("[keys]\na = 31337", "keys.a: expected a string"),
+            ("[keys]\na = hunter2-hunter2", "line 2: not valid TOML"),
+            ("keys = \"hunter2-hunter2\"", "keys: expected a section"),
+        ];
+        for (text, beginning) in cases {
+            let error = parse(text, &[]).err().unwrap_or_default();
+            assert!(error.starts_with(beginning), "{text}: {error}");
+            assert!(!error.contains('\n') && !error.contains("31337") && !error.contains("hunter2"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_dev_key_stays_on_loopback() {
+        for (listen, allowed) in
+            [("127.0.0.1:1", true), ("[::1]:1", true), ("127.9.9.9:1", true), ("0.0.0.0:1", false), ("[::]:1", false)]
+        {
+            let result = parse(SHIPPED, &[("STUBE__HTTP__LISTEN", listen)]);
+            assert_eq!(result.is_ok(), allowed, "{listen}");
+            if let Err(error) = result {
+                assert!(error.starts_with("keys.devkey with http.listen: ") && !error.contains(DEV_SECRET), "{error}");
+            }
+        }
+        let own = [("STUBE__HTTP__LISTEN", "0.0.0.0:1"), ("STUBE__KEYS__devkey", "another-secret-of-32-bytes-or-more")];
+        assert!(parse(SHIPPED, &own).is_ok());
+        let gone = [("STUBE__HTTP__LISTEN", "0.0.0.0:1"), ("STUBE__KEYS__devkey", "")];
+        assert!(parse(SHIPPED, &gone).is_ok_and(|config| config.keys.is_empty()));
+    }
+
+    #[test]
+    fn the_environment_overrides_any_key() {
+        let environment = [
+            ("STUBE__HTTP__TRUSTED_PROXIES", "10.0.0.0/8, ::1"),
+            ("STUBE__MEDIA__ADVERTISE", "192.0.2.7,2001:db8::7"),
+            ("STUBE__MEDIA__TCP_LISTEN", ""),
+            ("STUBE__ROOMS__AUTO_CREATE", "true"),
+            ("STUBE__SHARD__COUNT", "3"),
+            ("STUBE__LOG__FORMAT", "json"),
+            ("STUBE__KEYS__mapService", "secret-of-the-map-service-32-bytes"),
+            ("STUBE_OTHER", "ignored"),
+        ];
+        let config = parse(SHIPPED, &environment).ok().expect("valid");
+        assert!(config.http.trusted_proxies[0].contains(IpAddr::from([10, 200, 0, 1])));
+        assert!(!config.http.trusted_proxies[1].contains(IpAddr::from([10, 200, 0, 1])));
+        assert_eq!(config.media.advertise.len(), 2);
+        assert_eq!(config.media.tcp_listen, None);
+        assert!(config.rooms.auto_create && config.shard.count == 3 && config.log.format == LogFormat::Json);
+        assert!(config.keys.contains_key("mapService"));
+        for (variable, value, beginning) in [
+            ("STUBE__HTTP__LISEN", "x", "STUBE__HTTP__LISEN: no such key"),
+            ("STUBE__NOPE__LISTEN", "x", "STUBE__NOPE__LISTEN: no such key"),
+            ("STUBE__HTTP", "x", "STUBE__HTTP: no such key"),
+            ("STUBE__SHARD__COUNT", "many", "STUBE__SHARD__COUNT: expected a whole number"),
+            ("STUBE__ROOMS__AUTO_CREATE", "1", "STUBE__ROOMS__AUTO_CREATE: expected true or false"),
+            ("STUBE__HTTP__LISTEN", "7880", "http.listen: invalid socket address"),
+        ] {
+            let error = parse(SHIPPED, &[(variable, value)]).err().unwrap_or_default();
+            assert!(error.starts_with(beginning), "{error}");
+        }
+    }
+
+    #[test]
+    fn networks_contain_their_addresses() {
+        #[derive(Deserialize)]
+        struct One {
+            network: IpNetwork,
+        }
+        for (network, address, expected) in [
+            ("0.0.0.0/0", "203.0.113.9", true),
+            ("::/0", "2001:db8::1", true),
+            ("::/0", "203.0.113.9", false),
+            ("192.0.2.0/24", "192.0.2.255", true),
+            ("192.0.2.0/24", "192.0.3.0", false),
+            ("192.0.2.1", "::ffff:192.0.2.1", true),
+            ("2001:db8::/32", "2001:db9::", false),
+        ] {
+            let one: One = toml::from_str(&format!("network = \"{network}\"")).expect(network);
+            assert_eq!(one.network.contains(address.parse().expect(address)), expected, "{network} {address}");
+        }
+    }
+}

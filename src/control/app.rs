@@ -1,0 +1,163 @@
+//! What every handler shares, and how it talks to the shards.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::Rng as _;
+use tracing::Instrument as _;
+
+use super::clock::Clock;
+use super::directory::{Directory, RoomEntry, SessionEntry};
+use super::idempotency::Idempotency;
+use super::problem::Problem;
+use crate::command::{Command, ParticipantInfo, Refusal, Reply, RoomState};
+use crate::config::{Config, Secret};
+use crate::ids::{Id, IdSource, SessionId};
+use crate::metrics::Metrics;
+use crate::shard::{Notices, ShardIndex, Shards};
+
+/// How long a shard may take to answer. It takes microseconds unless it hangs.
+const SHARD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How recently every shard must have turned for the server to count as well.
+pub const TURNING_WITHIN: Duration = Duration::from_secs(5);
+
+/// The state of the HTTP side.
+pub struct App {
+    pub config: Config,
+    pub clock: Clock,
+    pub directory: Directory,
+    pub idempotency: Idempotency,
+    pub metrics: Metrics,
+    pub shards: Shards,
+    /// Held while a room is made, changed or ended, so that two requests for one name do not cross.
+    pub room_changes: tokio::sync::Mutex<()>,
+    ids: Mutex<IdSource>,
+    stopping: AtomicBool,
+}
+
+impl App {
+    /// The state of a server that has just started its shards.
+    pub fn new(config: Config, shards: Shards, routes: &[(&str, &[&str])]) -> Arc<Self> {
+        let mut seed = [0; 32];
+        rand::rng().fill_bytes(&mut seed);
+        Arc::new(Self {
+            config,
+            clock: Clock::start(),
+            directory: Directory::default(),
+            idempotency: Idempotency::default(),
+            metrics: Metrics::new(routes),
+            shards,
+            room_changes: tokio::sync::Mutex::default(),
+            ids: Mutex::new(IdSource::from_seed(seed)),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// The tenants.
+    pub fn keys(&self) -> &BTreeMap<String, Secret> {
+        &self.config.keys
+    }
+
+    /// A fresh id.
+    pub fn id<K>(&self) -> Id<K> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).id()
+    }
+
+    /// From now on nobody new comes in.
+    pub fn stop_admitting(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server takes new rooms and sessions.
+    pub fn admits(&self) -> Result<(), Refusal> {
+        if self.stopping.load(Ordering::Relaxed) { Err(Refusal::Unavailable) } else { Ok(()) }
+    }
+
+    /// Whether every shard turns.
+    pub fn is_turning(&self) -> bool {
+        self.shards.all_turning(TURNING_WITHIN)
+    }
+
+    /// Sends a command to a shard.
+    pub async fn tell(&self, shard: ShardIndex, command: Command) -> Result<Reply, Refusal> {
+        match tokio::time::timeout(SHARD_TIMEOUT, self.shards.send(shard, command)).await {
+            Ok(result) => result,
+            Err(_) => {
+                tracing::error!(shard = shard.0, "a shard does not answer");
+                Err(Refusal::Unavailable)
+            }
+        }
+    }
+
+    /// Sends a command about a room; forgets the room if its shard does not know it.
+    pub async fn tell_room(&self, room: &RoomEntry, command: Command) -> Result<Reply, Refusal> {
+        let result = self.tell(room.shard, command).await;
+        if let Err(Refusal::RoomNotFound) = result {
+            self.directory.remove_room(room.room);
+        }
+        result
+    }
+
+    /// Sends a command about a session; forgets the session if its shard does not know it.
+    pub async fn tell_session(
+        &self,
+        session: SessionId,
+        entry: &SessionEntry,
+        command: Command,
+    ) -> Result<Reply, Refusal> {
+        let result = self.tell(entry.shard, command).await;
+        if let Err(Refusal::SessionNotFound) = result {
+            self.directory.remove_session(session);
+        }
+        result
+    }
+
+    /// Takes in what the shards tell, until they stop.
+    pub async fn follow(&self, mut notices: Notices) {
+        while let Some((_, notice)) = notices.recv().await {
+            self.directory.apply(&notice);
+            self.metrics.count_notice(&notice);
+        }
+    }
+}
+
+/// Runs `work` to its end even if the client hangs up, so that control and shards never disagree about what was done.
+#[expect(clippy::disallowed_methods, reason = "ring 3; the task ends with its shard's answer")]
+pub async fn uninterrupted<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|_| Err(Problem::internal()))
+}
+
+/// A shard answered with something else than the command asks for: a bug.
+fn mismatch<T>() -> Result<T, Refusal> {
+    tracing::error!("a shard's reply does not fit its command");
+    Err(Refusal::Internal)
+}
+
+/// The reply to a command that only does something.
+pub fn done(reply: Reply) -> Result<(), Refusal> {
+    if let Reply::Done = reply { Ok(()) } else { mismatch() }
+}
+
+/// The reply to [`Command::DescribeRooms`].
+pub fn rooms(reply: Reply) -> Result<Vec<RoomState>, Refusal> {
+    if let Reply::Rooms(rooms) = reply { Ok(rooms) } else { mismatch() }
+}
+
+/// The reply to commands about participants.
+pub fn participants(reply: Reply) -> Result<Vec<ParticipantInfo>, Refusal> {
+    if let Reply::Participants(participants) = reply { Ok(participants) } else { mismatch() }
+}
+
+/// The reply to a command about one participant.
+pub fn participant(reply: Reply) -> Result<ParticipantInfo, Refusal> {
+    match participants(reply)?.pop() {
+        Some(participant) => Ok(participant),
+        None => Err(Refusal::ParticipantNotFound),
+    }
+}

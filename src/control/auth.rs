@@ -1,0 +1,177 @@
+//! Who asks, and whether they may: API keys by HTTP Basic, tokens by Bearer.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::problem::Problem;
+use super::token::{self, Claims, TokenError, VideoGrant};
+use crate::config::Secret;
+
+/// What a server may answer a challenge with.
+const SERVER_CHALLENGES: [&str; 2] = ["Bearer realm=\"stube\"", "Basic realm=\"stube\", charset=\"UTF-8\""];
+
+/// What a client may answer with. Not Basic: a browser would ask its user for a password.
+const CLIENT_CHALLENGES: [&str; 1] = ["Bearer realm=\"stube\""];
+
+/// An API key: whose rooms these are. The key's name is not secret, but it is nobody's business either.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tenant(Arc<str>);
+
+impl Tenant {
+    /// The API key.
+    pub fn key(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Tenant {
+    fn from(key: &str) -> Self {
+        Self(key.into())
+    }
+}
+
+impl fmt::Debug for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<tenant>")
+    }
+}
+
+/// Verified credentials.
+pub enum Credentials {
+    /// Key and secret: everything of the tenant.
+    Key(Tenant),
+    /// A token: what it says.
+    Token(Tenant, Box<Claims>),
+}
+
+/// What a server wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right<'a> {
+    CreateRoom,
+    ListRooms,
+    ReadRoom(&'a str),
+    ChangeRoom(&'a str),
+    DeleteRoom(&'a str),
+    /// Tokens, participants and messages of a room.
+    AdministerRoom(&'a str),
+}
+
+/// Whether a token's grant includes a right. `roomAdmin` without a room is for every room of the tenant.
+pub fn includes(grant: &VideoGrant, right: Right<'_>) -> bool {
+    let create = grant.room_create == Some(true);
+    let list = grant.room_list == Some(true);
+    let administers = |room: &str| {
+        let own = grant.room.as_deref().unwrap_or_default();
+        grant.room_admin == Some(true) && (own.is_empty() || own == room)
+    };
+    match right {
+        Right::CreateRoom => create,
+        Right::ListRooms => list,
+        Right::ReadRoom(room) => create || list || administers(room),
+        Right::ChangeRoom(room) | Right::DeleteRoom(room) => create || administers(room),
+        Right::AdministerRoom(room) => administers(room),
+    }
+}
+
+/// The tenant of a server that has this right.
+pub fn server(keys: &BTreeMap<String, Secret>, headers: &HeaderMap, right: Right<'_>) -> Result<Tenant, Problem> {
+    match authenticate(keys, headers, &SERVER_CHALLENGES)? {
+        Some(Credentials::Key(tenant)) => Ok(tenant),
+        Some(Credentials::Token(tenant, claims)) if includes(&claims.video, right) => Ok(tenant),
+        Some(Credentials::Token(..)) => Err(Problem::forbidden("the token does not grant this")),
+        None => Err(missing(&SERVER_CHALLENGES)),
+    }
+}
+
+/// The claims of a client's token, which it must send.
+pub fn client(keys: &BTreeMap<String, Secret>, headers: &HeaderMap) -> Result<(Tenant, Box<Claims>), Problem> {
+    optional_client(keys, headers)?.ok_or_else(|| missing(&CLIENT_CHALLENGES))
+}
+
+/// The claims of a client's token, if it sends one.
+pub fn optional_client(
+    keys: &BTreeMap<String, Secret>,
+    headers: &HeaderMap,
+) -> Result<Option<(Tenant, Box<Claims>)>, Problem> {
+    match authenticate(keys, headers, &CLIENT_CHALLENGES)? {
+        Some(Credentials::Token(tenant, claims)) => Ok(Some((tenant, claims))),
+        Some(Credentials::Key(_)) => Err(Problem::forbidden("sessions need a participant's token")),
+        None => Ok(None),
+    }
+}
+
+/// A token that was verified but cannot be used to join.
+pub fn unusable(error: TokenError) -> Problem {
+    refused(error, &CLIENT_CHALLENGES)
+}
+
+fn missing(challenges: &[&'static str]) -> Problem {
+    Problem::unauthorized("missing_credentials", "the request has no Authorization header", challenges)
+}
+
+fn refused(error: TokenError, challenges: &[&'static str]) -> Problem {
+    let code = if error == TokenError::Expired { "token_expired" } else { "invalid_token" };
+    Problem::unauthorized(code, &error.to_string(), challenges)
+}
+
+fn authenticate(
+    keys: &BTreeMap<String, Secret>,
+    headers: &HeaderMap,
+    challenges: &[&'static str],
+) -> Result<Option<Credentials>, Problem> {
+    let Some(header) = headers.get(AUTHORIZATION) else { return Ok(None) };
+    let invalid = |detail| Problem::unauthorized("invalid_credentials", detail, challenges);
+    let header = header.to_str().map_err(|_| invalid("the Authorization header is not ASCII"))?;
+    let (scheme, rest) = header.trim().split_once(' ').unwrap_or((header, ""));
+    if scheme.eq_ignore_ascii_case("bearer") {
+        let claims = token::verify(rest.trim(), keys).map_err(|error| refused(error, challenges))?;
+        let tenant = Tenant::from(claims.iss.as_str());
+        return Ok(Some(Credentials::Token(tenant, Box::new(claims))));
+    }
+    if scheme.eq_ignore_ascii_case("basic") {
+        let decoded = STANDARD.decode(rest.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
+        let (key, secret) = pair.ok_or_else(|| invalid("the Authorization header is not valid HTTP Basic"))?;
+        return match keys.get(key) {
+            Some(known) if known.matches(secret) => Ok(Some(Credentials::Key(key.into()))),
+            _ => Err(invalid("unknown key or wrong secret")),
+        };
+    }
+    Err(invalid("expected Bearer or Basic credentials"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rights_follow_from_grants() {
+        let grant = |json: &str| serde_json::from_str::<VideoGrant>(json).expect(json);
+        let cases = [
+            (r#"{"roomCreate":true}"#, [true, false, true, true, true, false]),
+            (r#"{"roomList":true}"#, [false, true, true, false, false, false]),
+            (r#"{"roomAdmin":true,"room":"a"}"#, [false, false, true, true, true, true]),
+            (r#"{"roomAdmin":true,"room":"b"}"#, [false; 6]),
+            (r#"{"roomAdmin":true}"#, [false, false, true, true, true, true]),
+            (r#"{"roomJoin":true,"room":"a"}"#, [false; 6]),
+            (r#"{"roomAdmin":false,"room":"a"}"#, [false; 6]),
+        ];
+        let rights = [
+            Right::CreateRoom,
+            Right::ListRooms,
+            Right::ReadRoom("a"),
+            Right::ChangeRoom("a"),
+            Right::DeleteRoom("a"),
+            Right::AdministerRoom("a"),
+        ];
+        for (json, expected) in cases {
+            assert_eq!(rights.map(|right| includes(&grant(json), right)), expected, "{json}");
+        }
+    }
+}

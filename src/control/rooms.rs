@@ -1,0 +1,447 @@
+//! `/v1/rooms`: allocate, list, read, change, end; tokens and messages.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Extension, Path, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::app::{self, App, uninterrupted};
+use super::auth::{self, Right, Tenant};
+use super::body::{self, Fields, Page};
+use super::clock;
+use super::directory::RoomEntry;
+use super::edge::Origin;
+use super::idempotency::{Answer, Begun};
+use super::limits;
+use super::problem::Problem;
+use super::token::{self, Claims, StrictGrants};
+use crate::command::{CallState, Command, EndReason, Grants, Profile, Refusal, RoomSettings, RoomState};
+use crate::ids::{Identity, RoomId, RoomName};
+
+/// The most participants a room can be allocated for; a shard's streams end earlier.
+const PARTICIPANTS_MAX: u64 = 10_000;
+
+/// The longest `empty_timeout_s` and `departure_timeout_s`: a week.
+const TIMEOUT_MAX_S: u64 = 7 * 86_400;
+
+/// The longest `max_duration_s`: a month.
+const DURATION_MAX_S: u64 = 31 * 86_400;
+
+/// The lifetime of a token unless `ttl_s` says otherwise, and at most a week, in seconds.
+const TTL_DEFAULT_S: u64 = 300;
+const TTL_MAX_S: u64 = 7 * 86_400;
+
+/// The longest topic, in characters, and the largest data, in bytes: together they fit a data channel message.
+const TOPIC_MAX_CHARS: usize = 128;
+const DATA_MAX_BYTES: usize = 15 * 1024;
+
+/// The most receivers one message can name.
+const RECEIVERS_MAX: usize = 1000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Allocation {
+    name: Option<String>,
+    max_participants: Option<u64>,
+    empty_timeout_s: Option<u64>,
+    departure_timeout_s: Option<u64>,
+    max_duration_s: Option<u64>,
+    metadata: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    max_participants: Option<u64>,
+    empty_timeout_s: Option<u64>,
+    departure_timeout_s: Option<u64>,
+    /// `null` takes the limit away.
+    #[serde(default, deserialize_with = "present")]
+    max_duration_s: Option<Option<u64>>,
+    metadata: Option<String>,
+}
+
+/// A field that is there, even if it is null.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// A room as the API shows it.
+#[derive(Serialize)]
+struct RoomView<'a> {
+    sid: RoomId,
+    name: &'a str,
+    created_at: String,
+    max_participants: u32,
+    empty_timeout_s: u64,
+    departure_timeout_s: u64,
+    max_duration_s: Option<u64>,
+    metadata: &'a str,
+    num_participants: u32,
+    num_publishers: u32,
+    call: Option<CallView>,
+    session_url: String,
+    whip_url: String,
+    whep_url: String,
+    /// STUN and TURN servers; none are needed, for the server is reachable itself.
+    ice_servers: [(); 0],
+}
+
+#[derive(Serialize)]
+struct CallView {
+    sid: String,
+    started_at: String,
+    duration_ms: u64,
+}
+
+fn view<'a>(app: &App, origin: &Origin, entry: &'a RoomEntry, state: Option<&RoomState>) -> RoomView<'a> {
+    let call = |call: CallState| CallView {
+        sid: call.call.to_string(),
+        started_at: app.clock.wall(call.started_at),
+        duration_ms: call.duration.as_millis() as u64,
+    };
+    RoomView {
+        sid: entry.room,
+        name: entry.name.as_str(),
+        created_at: app.clock.wall(entry.created_at),
+        max_participants: entry.settings.max_participants,
+        empty_timeout_s: entry.settings.empty_timeout.as_secs(),
+        departure_timeout_s: entry.settings.departure_timeout.as_secs(),
+        max_duration_s: entry.settings.max_duration.map(|duration| duration.as_secs()),
+        metadata: entry.settings.metadata.as_str(),
+        num_participants: state.map_or(0, |state| state.num_participants),
+        num_publishers: state.map_or(0, |state| state.num_publishers),
+        call: state.and_then(|state| state.call).map(call),
+        session_url: origin.url("/v1/sessions"),
+        whip_url: origin.url("/whip"),
+        whep_url: origin.url("/whep"),
+        ice_servers: [],
+    }
+}
+
+/// The settings of a room of this name that nobody chose anything for.
+fn default_settings(app: &App, name: &RoomName) -> RoomSettings {
+    RoomSettings {
+        name: name.as_str().into(),
+        metadata: "".into(),
+        max_participants: app.config.rooms.max_participants,
+        empty_timeout: app.config.rooms.empty_timeout,
+        departure_timeout: app.config.rooms.departure_timeout,
+        max_duration: None,
+    }
+}
+
+/// The tenant's room of this name, or 404.
+pub fn find(app: &App, tenant: &Tenant, name: &RoomName) -> Result<RoomEntry, Problem> {
+    app.directory.room(tenant, name).ok_or_else(Problem::room_not_found)
+}
+
+/// The tenant's room of this name; made with the defaults if it does not exist.
+pub async fn find_or_create(app: &App, tenant: &Tenant, name: &RoomName) -> Result<RoomEntry, Problem> {
+    let _held = app.room_changes.lock().await;
+    if let Some((entry, _)) = existing(app, tenant, name).await? {
+        return Ok(entry);
+    }
+    limits::room_name(name.as_str()).map_err(|_| Problem::room_not_found())?;
+    create(app, tenant, name, default_settings(app, name)).await
+}
+
+/// A room that its shard still knows, as it is now.
+async fn existing(app: &App, tenant: &Tenant, name: &RoomName) -> Result<Option<(RoomEntry, RoomState)>, Problem> {
+    let Some(entry) = app.directory.room(tenant, name) else { return Ok(None) };
+    match describe(app, &entry).await {
+        Ok(state) => Ok(Some((entry, state))),
+        Err(Refusal::RoomNotFound) => Ok(None),
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+async fn describe(app: &App, entry: &RoomEntry) -> Result<RoomState, Refusal> {
+    let reply = app.tell_room(entry, Command::DescribeRooms { rooms: vec![entry.room] }).await?;
+    let state = app::rooms(reply)?.pop();
+    if state.is_none() {
+        app.directory.remove_room(entry.room);
+    }
+    state.ok_or(Refusal::RoomNotFound)
+}
+
+/// Opens a room on the lightest shard. The caller holds `room_changes`.
+async fn create(app: &App, tenant: &Tenant, name: &RoomName, settings: RoomSettings) -> Result<RoomEntry, Problem> {
+    app.admits()?;
+    let shard = app.directory.least_loaded(app.shards.count());
+    let room = app.id();
+    let created_at = app.clock.now();
+    app::done(app.tell(shard, Command::OpenRoom { room, settings: settings.clone() }).await?)?;
+    let entry = RoomEntry { room, name: name.clone(), shard, settings, created_at };
+    app.directory.insert_room(tenant, entry.clone());
+    Ok(entry)
+}
+
+/// `POST /v1/rooms`
+pub async fn allocate(
+    State(app): State<Arc<App>>,
+    Extension(origin): Extension<Origin>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let tenant = auth::server(app.keys(), &headers, Right::CreateRoom)?;
+    let body = body::read(&headers, body, body::JSON_MAX_BYTES).await?;
+    let request: Allocation = body::parse_json(&headers, &body)?;
+    let key = match headers.get("idempotency-key") {
+        Some(key) => Some(key.to_str().unwrap_or_default().to_owned()),
+        None => None,
+    };
+    let answer = uninterrupted(async move {
+        let Some(key) = key else { return allocate_once(&app, &origin, &tenant, request).await };
+        match app.idempotency.begin(&tenant, &key, &body, app.clock.now())? {
+            Begun::Again(answer) => Ok(answer),
+            Begun::First(claim) => {
+                let answer = allocate_once(&app, &origin, &tenant, request).await?;
+                claim.finish(answer.clone(), app.clock.now());
+                Ok(answer)
+            }
+        }
+    })
+    .await?;
+    Ok((answer.status, [(CONTENT_TYPE, "application/json")], answer.body).into_response())
+}
+
+async fn allocate_once(app: &App, origin: &Origin, tenant: &Tenant, request: Allocation) -> Result<Answer, Problem> {
+    let mut fields = Fields::default();
+    if let Some(name) = &request.name {
+        fields.check("/name", limits::room_name(name));
+    }
+    let name: RoomName = request.name.unwrap_or_else(|| app.id::<crate::ids::RoomKind>().to_string()).into();
+    let change = Change {
+        max_participants: request.max_participants,
+        empty_timeout_s: request.empty_timeout_s,
+        departure_timeout_s: request.departure_timeout_s,
+        max_duration_s: request.max_duration_s.map(Some),
+        metadata: request.metadata,
+    };
+    check(&change, &mut fields);
+    fields.finish()?;
+    let settings = changed(default_settings(app, &name), change);
+    let _held = app.room_changes.lock().await;
+    let (status, entry, state) = match existing(app, tenant, &name).await? {
+        None => (StatusCode::CREATED, create(app, tenant, &name, settings).await?, None),
+        Some((entry, state)) if entry.settings == settings => (StatusCode::OK, entry, Some(state)),
+        Some(_) => {
+            let detail = "a room of this name exists with other settings; change them with PATCH";
+            return Err(Problem::new(StatusCode::CONFLICT, "room_exists", detail));
+        }
+    };
+    let body = serde_json::to_vec(&view(app, origin, &entry, state.as_ref())).map_err(|_| Problem::internal())?;
+    Ok(Answer { status, body: body.into() })
+}
+
+fn check(change: &Change, fields: &mut Fields) {
+    fields.check_range("/max_participants", change.max_participants, 1..=PARTICIPANTS_MAX);
+    fields.check_range("/empty_timeout_s", change.empty_timeout_s, 1..=TIMEOUT_MAX_S);
+    fields.check_range("/departure_timeout_s", change.departure_timeout_s, 0..=TIMEOUT_MAX_S);
+    fields.check_range("/max_duration_s", change.max_duration_s.flatten(), 1..=DURATION_MAX_S);
+    fields.check("/metadata", limits::metadata(change.metadata.as_deref().unwrap_or_default()));
+}
+
+fn changed(settings: RoomSettings, change: Change) -> RoomSettings {
+    RoomSettings {
+        name: settings.name,
+        metadata: change.metadata.map_or(settings.metadata, Into::into),
+        max_participants: change.max_participants.map_or(settings.max_participants, |max| max as u32),
+        empty_timeout: change.empty_timeout_s.map_or(settings.empty_timeout, Duration::from_secs),
+        departure_timeout: change.departure_timeout_s.map_or(settings.departure_timeout, Duration::from_secs),
+        max_duration: change.max_duration_s.map_or(settings.max_duration, |seconds| seconds.map(Duration::from_secs)),
+    }
+}
+
+/// `GET /v1/rooms`
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Extension(origin): Extension<Origin>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let tenant = auth::server(app.keys(), &headers, Right::ListRooms)?;
+    let page = Page::of(&uri)?;
+    let after = page.after.map(RoomName::from);
+    // One more than asked for tells whether there is a next page.
+    let mut entries = app.directory.page(&tenant, after.as_ref(), page.limit + 1);
+    let has_next = entries.len() > page.limit;
+    entries.truncate(page.limit);
+    let mut by_shard: BTreeMap<_, Vec<RoomId>> = BTreeMap::new();
+    for entry in &entries {
+        by_shard.entry(entry.shard).or_default().push(entry.room);
+    }
+    let mut states = BTreeMap::new();
+    for (shard, rooms) in by_shard {
+        let known = app::rooms(app.tell(shard, Command::DescribeRooms { rooms }).await?)?;
+        states.extend(known.into_iter().map(|state| (state.room, state)));
+    }
+    let mut rooms = Vec::new();
+    for entry in &entries {
+        match states.get(&entry.room) {
+            Some(state) => rooms.push(view(&app, &origin, entry, Some(state))),
+            None => app.directory.remove_room(entry.room),
+        }
+    }
+    let last = entries.last().filter(|_| has_next);
+    let next_cursor = last.map(|entry| body::cursor(entry.name.as_str()));
+    Ok(Json(serde_json::json!({"rooms": rooms, "next_cursor": next_cursor})).into_response())
+}
+
+/// `GET /v1/rooms/{name}`
+pub async fn read(
+    State(app): State<Arc<App>>,
+    Extension(origin): Extension<Origin>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let tenant = auth::server(app.keys(), &headers, Right::ReadRoom(&name))?;
+    let entry = find(&app, &tenant, &name.into())?;
+    let state = describe(&app, &entry).await?;
+    Ok(Json(view(&app, &origin, &entry, Some(&state))).into_response())
+}
+
+/// `PATCH /v1/rooms/{name}`
+pub async fn change(
+    State(app): State<Arc<App>>,
+    Extension(origin): Extension<Origin>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let tenant = auth::server(app.keys(), &headers, Right::ChangeRoom(&name))?;
+    let change: Change = body::json(&headers, body).await?;
+    let mut fields = Fields::default();
+    check(&change, &mut fields);
+    fields.finish()?;
+    uninterrupted(async move {
+        let _held = app.room_changes.lock().await;
+        let mut entry = find(&app, &tenant, &name.into())?;
+        entry.settings = changed(entry.settings.clone(), change);
+        let command = Command::ChangeRoom { room: entry.room, settings: entry.settings.clone() };
+        app::done(app.tell_room(&entry, command).await?)?;
+        app.directory.change_room(entry.room, entry.settings.clone());
+        let state = describe(&app, &entry).await?;
+        Ok(Json(view(&app, &origin, &entry, Some(&state))).into_response())
+    })
+    .await
+}
+
+/// `DELETE /v1/rooms/{name}`
+pub async fn end(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let tenant = auth::server(app.keys(), &headers, Right::DeleteRoom(&name))?;
+    uninterrupted(async move {
+        let _held = app.room_changes.lock().await;
+        let entry = find(&app, &tenant, &name.into())?;
+        let command = Command::CloseRoom { room: entry.room, reason: EndReason::RoomDeleted };
+        app::done(app.tell_room(&entry, command).await?)?;
+        app.directory.remove_room(entry.room);
+        Ok(StatusCode::NO_CONTENT.into_response())
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenRequest {
+    identity: String,
+    name: Option<String>,
+    metadata: Option<String>,
+    #[serde(default)]
+    attributes: BTreeMap<String, String>,
+    #[serde(default)]
+    grants: StrictGrants,
+    ttl_s: Option<u64>,
+}
+
+/// `POST /v1/rooms/{name}/tokens`
+pub async fn mint_token(
+    State(app): State<Arc<App>>,
+    Path(room): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let tenant = auth::server(app.keys(), &headers, Right::AdministerRoom(&room))?;
+    let request: TokenRequest = body::json(&headers, body).await?;
+    let mut fields = Fields::default();
+    fields.check("/identity", limits::identity(&request.identity));
+    fields.check("/name", limits::display_name(request.name.as_deref().unwrap_or_default()));
+    fields.check("/metadata", limits::metadata(request.metadata.as_deref().unwrap_or_default()));
+    fields.check("/attributes", limits::attributes(&request.attributes));
+    fields.check_range("/ttl_s", request.ttl_s, 1..=TTL_MAX_S);
+    fields.finish()?;
+    // With auto_create the room may come to be with the join.
+    if !app.config.rooms.auto_create {
+        find(&app, &tenant, &room.as_str().into())?;
+    }
+    let profile = Profile {
+        identity: Identity::from(request.identity),
+        name: request.name.unwrap_or_default().into(),
+        metadata: request.metadata.unwrap_or_default().into(),
+        attributes: request.attributes.into_iter().map(|(key, value)| (key, value.into())).collect(),
+        grants: request.grants.0.apply(&Grants::default()),
+    };
+    let (token, expires_at) = sign(&app, &tenant, &room, &profile, request.ttl_s.unwrap_or(TTL_DEFAULT_S))?;
+    let body = Json(serde_json::json!({"token": token, "expires_at": expires_at}));
+    Ok((StatusCode::CREATED, body).into_response())
+}
+
+/// A token with which `profile` can join, and until when.
+pub fn sign(
+    app: &App,
+    tenant: &Tenant,
+    room: &str,
+    profile: &Profile,
+    ttl_s: u64,
+) -> Result<(String, String), Problem> {
+    let secret = app.keys().get(tenant.key()).ok_or_else(Problem::internal)?;
+    let now = app.clock.unix_seconds();
+    let token = token::mint(&Claims::for_join(tenant.key(), room, profile), secret, now, ttl_s)
+        .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", error.to_string()))?;
+    Ok((token, clock::format_unix(now + ttl_s)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MessageRequest {
+    topic: String,
+    data: serde_json::Value,
+    #[serde(default)]
+    to: Vec<String>,
+}
+
+/// `POST /v1/rooms/{name}/messages`
+pub async fn send_message(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let tenant = auth::server(app.keys(), &headers, Right::AdministerRoom(&name))?;
+    let request: MessageRequest = body::json(&headers, body).await?;
+    let mut fields = Fields::default();
+    let at_most = |actual: usize, max: usize, unit: &str| {
+        if actual <= max { Ok(()) } else { Err(format!("expected at most {max} {unit}")) }
+    };
+    fields.check("/topic", at_most(request.topic.chars().count(), TOPIC_MAX_CHARS, "characters"));
+    fields.check("/data", at_most(request.data.to_string().len(), DATA_MAX_BYTES, "bytes as JSON"));
+    fields.check("/to", at_most(request.to.len(), RECEIVERS_MAX, "identities"));
+    fields.finish()?;
+    let entry = find(&app, &tenant, &name.into())?;
+    let to = request.to.into_iter().map(Identity::from).collect();
+    let command = Command::SendMessage { room: entry.room, topic: request.topic, data: request.data, to };
+    app::done(app.tell_room(&entry, command).await?)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

@@ -1,0 +1,210 @@
+//! A whole server: start, wait for a signal, end calls, stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tracing_subscriber::EnvFilter;
+
+use crate::command::Command;
+use crate::config::{Config, ConfigError, LogFormat, MediaConfig};
+use crate::control::app::App;
+use crate::control::{admin, edge, listener, router};
+use crate::shard::{ShardError, ShardIndex, Shards, ShardsConfig};
+
+/// How long all shards together may take to end their calls. With [`THREADS_GRACE`] and the listeners' second this
+/// keeps a stop below five seconds.
+const CALLS_GRACE: Duration = Duration::from_secs(2);
+
+/// How long the shards' threads may take to send what is queued.
+const THREADS_GRACE: Duration = Duration::from_secs(1);
+
+/// Libraries whose messages at WARN and INFO can hold addresses or SDP. They speak only when the operator asks for
+/// DEBUG or names them.
+const TALKATIVE: [&str; 7] = ["str0m", "str0m_proto", "is", "dimpl", "sctp_proto", "quinn_udp", "hyper"];
+
+/// The server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen for {what} on {address}: {source}")]
+    Listen { what: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+}
+
+/// A server that runs.
+pub struct Running {
+    /// Where the API, sessions and the page are.
+    pub http_addr: SocketAddr,
+    /// Where metrics and health are.
+    pub admin_addr: SocketAddr,
+    app: Arc<App>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Binds every socket and starts every thread and task. Runs on the current tokio runtime.
+#[expect(clippy::disallowed_methods, reason = "ring 3; three tasks, ended by Running::shutdown")]
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let http = bind("HTTP", config.http.listen).await?;
+    let admin = bind("admin requests", config.admin.listen).await?;
+    let (shards, notices) = Shards::start(&shards_config(&config.media, config.shard.count))?;
+    let app = App::new(config, shards, &edge::ROUTES);
+    let (stop, stopped) = watch::channel(false);
+    let address = |listener: &TcpListener, configured| listener.local_addr().unwrap_or(configured);
+    let (http_addr, admin_addr) = (address(&http, app.config.http.listen), address(&admin, app.config.admin.listen));
+    let follow = {
+        let app = Arc::clone(&app);
+        async move { app.follow(notices).await }
+    };
+    let tasks = vec![
+        tokio::spawn(listener::serve(http, router(Arc::clone(&app)), stopped.clone())),
+        tokio::spawn(listener::serve(admin, admin::router(Arc::clone(&app)), stopped)),
+        tokio::spawn(follow),
+    ];
+    Ok(Running { http_addr, admin_addr, app, stop, tasks })
+}
+
+#[expect(clippy::disallowed_methods, reason = "ring 3 opens the HTTP sockets, here alone")]
+async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { what, address, source })
+}
+
+fn shards_config(media: &MediaConfig, count: usize) -> ShardsConfig {
+    ShardsConfig {
+        count,
+        udp_listen: media.udp_listen,
+        tcp_listen: media.tcp_listen,
+        advertise: media.advertise.clone(),
+    }
+}
+
+impl Running {
+    /// Whether every shard turns; what the watchdog asks.
+    pub fn is_turning(&self) -> bool {
+        self.app.is_turning()
+    }
+
+    /// Ends every call with `leave`, then stops. Takes less than five seconds, whatever hangs.
+    pub async fn shutdown(self) {
+        self.app.stop_admitting();
+        let mut farewells = JoinSet::new();
+        for shard in (0..self.app.shards.count()).map(ShardIndex) {
+            let app = Arc::clone(&self.app);
+            farewells.spawn(async move { app.tell(shard, Command::Shutdown).await });
+        }
+        if tokio::time::timeout(CALLS_GRACE, farewells.join_all()).await.is_err() {
+            tracing::warn!("a shard did not end its calls in time");
+        }
+        if tokio::time::timeout(THREADS_GRACE, self.app.shards.stop()).await.is_err() {
+            tracing::warn!("a shard did not stop in time");
+        }
+        self.stop.send_replace(true);
+        let mut tasks = self.tasks.into_iter();
+        for listener in tasks.by_ref().take(2) {
+            // A task that panicked has nothing left to flush.
+            let _ = listener.await;
+        }
+        tasks.for_each(|notices| notices.abort());
+    }
+}
+
+/// Runs a server until SIGTERM or SIGINT. A second signal ends the process at once.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let shown = config.clone();
+    let running = start(config).await?;
+    print_where(&shown, &running);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
+    notify(NotifyState::Ready);
+    let beat = sd_notify::watchdog_enabled().map(|period| period / 2);
+    loop {
+        let beats = async {
+            match beat {
+                Some(beat) => tokio::time::sleep(beat).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = signals.next() => break,
+            () = beats => if running.is_turning() { notify(NotifyState::Watchdog) },
+        }
+    }
+    tracing::info!("stopping");
+    notify(NotifyState::Stopping);
+    tokio::select! {
+        () = signals.next() => std::process::exit(1),
+        () = running.shutdown() => {}
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The signals that stop a server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Tells systemd. Without systemd there is nobody to tell, and nothing to do about it.
+fn notify(state: NotifyState<'_>) {
+    let _ = sd_notify::notify(&[state]);
+}
+
+fn print_where(config: &Config, running: &Running) {
+    let tcp = config.media.tcp_listen.map_or("off".to_owned(), |address| address.to_string());
+    let (http, admin, udp) = (running.http_addr, running.admin_addr, config.media.udp_listen);
+    println!("Stube {} is running.", env!("CARGO_PKG_VERSION"));
+    println!("  page   http://{http}/");
+    println!("  API    http://{http}/v1/");
+    println!("  admin  http://{admin}/metrics");
+    println!("  media  UDP {udp}, TCP {tcp}");
+    if config.dev_key().is_some() {
+        println!("  The shipped API key is in use: for this machine only.");
+    }
+}
+
+/// What to log, as `log.level` says.
+pub fn log_filter(level: &str) -> Result<EnvFilter, ConfigError> {
+    let quiet = matches!(level.to_lowercase().as_str(), "info" | "warn" | "error");
+    let directives = match quiet {
+        true => TALKATIVE.iter().fold(level.to_owned(), |all, library| format!("{all},{library}=off")),
+        false => level.to_owned(),
+    };
+    EnvFilter::try_new(directives).map_err(|_| ConfigError::Key {
+        key: "log.level".to_owned(),
+        problem: "expected error, warn, info, debug, trace, or directives such as \"info,stube::control=debug\""
+            .to_owned(),
+    })
+}
+
+/// Starts logging to standard error. Panics are logged by their place alone: their message may hold anything.
+pub fn start_logging(filter: EnvFilter, format: LogFormat) {
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, thread = std::thread::current().name(), "panicked");
+    }));
+}

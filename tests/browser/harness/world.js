@@ -1,0 +1,26 @@
+// What every test file needs: server, site, Chromium.
+
+import { after, before } from 'node:test';
+import { startChromium } from './browsers.js';
+import { Server } from './server.js';
+import { startSite } from './site.js';
+
+/**
+ * Starts them before the file's tests and stops them afterwards.
+ * @param {string} name
+ * @param {Record<string, string>} [environment] of the server
+ * @returns {{server: Server, site: {url: string}, browser: {page: Function}}} filled in before the first test
+ */
+export function useWorld(name, environment) {
+  const world = {};
+  before(async () => {
+    world.site = await startSite();
+    [world.server, world.browser] = await Promise.all([Server.start(name, environment), startChromium()]);
+  });
+  after(async () => {
+    await world.browser?.close();
+    await world.server?.stop();
+    world.site.close();
+  });
+  return world;
+}

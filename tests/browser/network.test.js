@@ -1,0 +1,66 @@
+// Trouble on the way: ICE restarts, TCP only, a server that comes back.
+
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { eventually } from './harness/eventually.js';
+import { Peer, assertFullMesh } from './harness/peer.js';
+import { useWorld } from './harness/world.js';
+
+describe('the way to the server', () => {
+  const world = useWorld('network', { STUBE__ROOMS__AUTO_CREATE: 'true' });
+
+  test('an ICE restart keeps the call', async () => {
+    const room = await world.server.room('restart');
+    const [ada, grace] = await Promise.all(['ada', 'grace'].map((name) => Peer.join(world, room, name)));
+    await assertFullMesh([ada, grace]);
+    const me = (await ada.do('me')).sid;
+    for (let turn = 0; turn < 2; turn += 1) {
+      const ufrag = await ada.do('localUfrag');
+      await ada.do('restartIce');
+      assert.notEqual(await ada.do('localUfrag'), ufrag);
+      assert.equal(await ada.do('state'), 'connected');
+      await assertFullMesh([ada, grace]);
+    }
+    assert.equal((await ada.do('me')).sid, me, 'the same participant all along');
+    assert.deepEqual(await grace.others(), ['ada']);
+    await Promise.all([ada.leave(), grace.leave()]);
+  });
+
+  test('new lines can be added after an ICE restart', async () => {
+    const room = await world.server.room('later');
+    const ada = await Peer.join(world, room, 'ada', { devices: ['microphone'] });
+    const grace = await Peer.join(world, room, 'grace', { devices: [], slots: { audio: 1, video: 0 } });
+    await ada.do('restartIce');
+    await ada.do('publish', { source: 'camera' });
+    await grace.do('restartIce');
+    await grace.do('addSlots', { kind: 'video', count: 2 });
+    await grace.hears('ada', 'camera');
+    await Promise.all([ada.leave(), grace.leave()]);
+  });
+
+  test('media flows over TCP where UDP is blocked', async () => {
+    const room = await world.server.room('tcp');
+    const [ada, grace] = await Promise.all([
+      Peer.join(world, room, 'ada', { tcpOnly: true }),
+      Peer.join(world, room, 'grace'),
+    ]);
+    await assertFullMesh([ada, grace]);
+    assert.equal((await ada.do('summary')).transport, 'tcp');
+    assert.equal((await grace.do('summary')).transport, 'udp');
+    await Promise.all([ada.leave(), grace.leave()]);
+  });
+
+  test('a restarted server gets its callers back', async () => {
+    const [ada, grace] = await Promise.all(['ada', 'grace'].map((name) => Peer.join(world, 'phoenix', name)));
+    await assertFullMesh([ada, grace]);
+    assert.equal(await world.server.stop(), 0, 'SIGTERM ends the server with code 0');
+    await eventually('both notice', async () => (
+      (await ada.do('state')) === 'reconnecting' && (await grace.do('state')) === 'reconnecting'
+    ));
+    await world.server.run();
+    await eventually('both are back', async () => (
+      (await ada.do('state')) === 'connected' && (await grace.do('state')) === 'connected'
+    ), 20_000);
+    await assertFullMesh([ada, grace]);
+  });
+});

@@ -1,0 +1,150 @@
+// What a test asks of a page. What was received is read from getStats() here, not through stube.js.
+
+import { Call } from '/web/stube.js';
+
+const SMALL = { width: 320, height: 180, frameRate: 15 };
+const PLAIN_AUDIO = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+
+let call = null;
+let inbox = [];
+let states = [];
+let screen = null;
+
+globalThis.peer = {
+  /** Joins with fake devices; `devices` names those to open. */
+  async join({ url, token, devices = ['microphone', 'camera'], picture = SMALL, camera = {}, slots, tcpOnly }) {
+    if (tcpOnly) keepOnlyTcp();
+    const publish = [];
+    for (const source of devices) publish.push({ source, track: await open(source, picture), ...(source === 'camera' && camera) });
+    call = new Call({ url, token, publish, slots });
+    call.on('message', (message) => inbox.push(message));
+    call.on('state', (state) => states.push(state));
+    call.on('welcome', play);
+    const start = performance.now();
+    await call.join();
+    return performance.now() - start;
+  },
+
+  leave: () => call.leave(),
+  state: () => call.state,
+  states: () => states,
+  closedBy: () => call.closedBy,
+  inbox: () => inbox,
+  me: () => call.me,
+  others: () => [...call.participants.values()].map(({ identity }) => identity),
+  tracksOf: (identity) => someone(identity)?.tracks ?? [],
+  setMuted: ({ source, muted }) => call.setMuted(source, muted),
+  isMuted: (source) => call.publications.get(source).muted,
+  send: ({ topic, data, to }) => call.sendMessage(topic, data, to),
+  want: (wish) => call.want(wish),
+  restartIce: () => call.restartIce(),
+  summary: async () => {
+    const summary = await call.getStats();
+    return { ...summary, slots: [...summary.slots] };
+  },
+  addSlots: ({ kind, count }) => call.addSlots(kind, count),
+  slots: () => [...call.slots.values()].map(({ stream, ...slot }) => slot),
+  unpublish: (source) => call.unpublish(source),
+  localUfrag: () => call.peerConnection.localDescription.sdp.match(/a=ice-ufrag:(\S+)/)[1],
+  answer: () => call.peerConnection.remoteDescription.sdp,
+
+  async publish({ source, picture = SMALL, options }) {
+    await call.publish(source, await open(source, picture), options);
+  },
+
+  /** Shares the screen as a user would. */
+  async shareScreen() {
+    screen = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: 10 } });
+    await call.publish('screen_share', screen.getVideoTracks()[0]);
+  },
+
+  async stopScreen() {
+    await call.unpublish('screen_share');
+    for (const track of screen.getTracks()) track.stop();
+  },
+
+  /** What comes in, by the owner of each filled slot. */
+  async received() {
+    const reports = [...(await call.peerConnection.getStats()).values()];
+    const transceivers = new Map(call.peerConnection.getTransceivers().map((line) => [line.mid, line]));
+    return [...call.slots.values()].filter((slot) => slot.track !== null).map((slot) => {
+      const { id } = transceivers.get(slot.mid).receiver.track;
+      const stats = reports.find(({ type, trackIdentifier }) => type === 'inbound-rtp' && trackIdentifier === id);
+      const participant = call.participants.get(slot.participant);
+      const codec = reports.find((report) => report.id === stats?.codecId);
+      return {
+        mid: slot.mid,
+        kind: slot.kind,
+        state: slot.state,
+        identity: participant?.identity ?? null,
+        source: participant?.tracks.find(({ sid }) => sid === slot.track)?.source ?? null,
+        frames: stats?.framesDecoded ?? 0,
+        packets: stats?.packetsReceived ?? 0,
+        samples: stats?.totalSamplesReceived ?? 0,
+        energy: stats?.totalAudioEnergy ?? 0,
+        width: stats?.frameWidth ?? 0,
+        height: stats?.frameHeight ?? 0,
+        codec: codec?.mimeType ?? null,
+      };
+    });
+  },
+
+  /** What goes out, one entry for each encoding. */
+  async sent() {
+    const reports = [...(await call.peerConnection.getStats()).values()];
+    return reports.filter(({ type }) => type === 'outbound-rtp').map(({ kind, mid, rid, framesEncoded, bytesSent, frameHeight }) => (
+      { kind, mid, rid: rid ?? '', framesEncoded: framesEncoded ?? 0, bytesSent, frameHeight }
+    ));
+  },
+
+  /** Joins to watch only; milliseconds from the request to the first decoded frame. */
+  async timeToFirstFrame({ url, token }) {
+    call = new Call({ url, token });
+    let posted = 0;
+    const { fetch } = globalThis;
+    globalThis.fetch = (...request) => {
+      posted ||= performance.now();
+      return fetch(...request);
+    };
+    try {
+      await call.join();
+    } finally {
+      globalThis.fetch = fetch;
+    }
+    play();
+    for (;;) {
+      const reports = [...(await call.peerConnection.getStats()).values()];
+      if (reports.some(({ type, framesDecoded }) => type === 'inbound-rtp' && framesDecoded > 0)) {
+        return performance.now() - posted;
+      }
+      await new Promise((done) => { setTimeout(done, 5); });
+    }
+  },
+};
+
+function someone(identity) {
+  return [...call.participants.values()].find((participant) => participant.identity === identity);
+}
+
+async function open(source, picture) {
+  const wanted = source === 'microphone' ? { audio: PLAIN_AUDIO } : { video: picture };
+  return (await navigator.mediaDevices.getUserMedia(wanted)).getTracks()[0];
+}
+
+/** A browser decodes only what is played. */
+function play() {
+  const players = [...call.slots.values()].map(({ kind, stream }) => {
+    const player = document.createElement(kind);
+    Object.assign(player, { srcObject: stream, autoplay: true, muted: kind === 'video' });
+    return player;
+  });
+  document.body.replaceChildren(...players);
+}
+
+/** Hides the server's UDP addresses from the browser; the server learns none of ours, for we send none. */
+function keepOnlyTcp() {
+  const { setRemoteDescription } = RTCPeerConnection.prototype;
+  RTCPeerConnection.prototype.setRemoteDescription = function set({ type, sdp }) {
+    return setRemoteDescription.call(this, { type, sdp: sdp.replace(/^a=candidate:\S+ \d+ udp .*\r\n/gim, '') });
+  };
+}
