@@ -11,13 +11,6 @@ use crate::stamp::{Stamp, TrackKey};
 const PATIENCE: Duration = Duration::from_millis(300);
 const REQUEST_INTERVAL: Duration = Duration::from_millis(500);
 
-/// One received packet.
-#[derive(Debug, Clone, Copy)]
-pub struct Got {
-    pub at: Instant,
-    pub stamp: Stamp,
-}
-
 /// One receiving m-line.
 #[derive(Debug)]
 pub struct Slot {
@@ -26,7 +19,7 @@ pub struct Slot {
     /// The slot's SSRC, once it has been heard.
     pub ssrc: Option<u32>,
     /// Everything received, by extended sequence number.
-    pub log: BTreeMap<u64, Got>,
+    pub log: BTreeMap<u64, Stamp>,
     /// When each track was last good to hear or see.
     pub last_good: BTreeMap<TrackKey, Instant>,
     pub decoded: u64,
@@ -74,7 +67,7 @@ impl Slot {
 
     /// Takes a packet that arrived on this slot.
     pub fn receive(&mut self, sequence: u64, stamp: Stamp, now: Instant) {
-        self.log.insert(sequence, Got { at: now, stamp });
+        self.log.insert(sequence, stamp);
         if self.kind == MediaKind::Audio {
             self.last_good.insert(stamp.track, now);
             return;

@@ -64,8 +64,8 @@ fn check_isolation(world: &World, index: usize, place: usize, stream: &Stream, f
     let slot = &member.client.slots[place];
     let told = member.client.channel.bound.get(&slot.mid.to_string());
     let told: Vec<_> = told.into_iter().flatten().filter_map(|sid| world.model.tracks.get(sid)).collect();
-    for (sequence, got) in &slot.log {
-        let track = got.stamp.track;
+    for (sequence, stamp) in &slot.log {
+        let track = stamp.track;
         let publisher = &world.members[track.client];
         if track.client == index || publisher.identity == member.identity {
             faults.add("hears themself");
@@ -93,26 +93,26 @@ fn check_isolation(world: &World, index: usize, place: usize, stream: &Stream, f
 /// Gaps out are only gaps in, and a decoder is never left without knowing.
 fn check_continuity(world: &World, slot: &Slot, stream: &Stream, faults: &mut Faults) {
     let mut log = slot.log.iter();
-    let Some((first, got)) = log.next() else { return };
+    let Some((first, stamp)) = log.next() else { return };
     if stream.emitted.first_key_value().is_some_and(|(emitted, _)| emitted == first)
-        && !starts_decoding(slot, &got.stamp)
+        && !starts_decoding(slot, stamp)
     {
         faults.add("the first packet is not the start of a key frame");
     }
-    let mut run = Run { sequence: *first, stamp: got.stamp, started: left_at(stream, *first) };
-    for (sequence, got) in log {
+    let mut run = Run { sequence: *first, stamp: *stamp, started: left_at(stream, *first) };
+    for (sequence, stamp) in log {
         let gap_out = sequence - run.sequence;
-        let gap_in = i64::from(got.stamp.serial) - i64::from(run.stamp.serial);
-        let same = (run.stamp.track, run.stamp.layer) == (got.stamp.track, got.stamp.layer);
+        let gap_in = i64::from(stamp.serial) - i64::from(run.stamp.serial);
+        let same = (run.stamp.track, run.stamp.layer) == (stamp.track, stamp.layer);
         if same && gap_in < gap_out as i64 {
             faults.add(format!("{} to {sequence}: {gap_out} packets out of {gap_in} packets in", run.sequence));
         } else if same && gap_in == gap_out as i64 {
             check_gap(world, stream, &run, *sequence, faults);
         } else {
-            check_seam(slot, stream, &run, *sequence, &got.stamp, faults);
+            check_seam(slot, stream, &run, *sequence, stamp, faults);
             run.started = left_at(stream, *sequence);
         }
-        (run.sequence, run.stamp) = (*sequence, got.stamp);
+        (run.sequence, run.stamp) = (*sequence, *stamp);
     }
 }
 

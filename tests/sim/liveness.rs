@@ -94,9 +94,9 @@ fn check_flow(world: &World, index: usize, kind: MediaKind, faults: &mut Faults)
     let contested = wanted.len() > slots.len() && has_ghosts(world, member.room);
     if flowing < due && !contested {
         let missing: Vec<_> = wanted.iter().filter(|(track, _, _)| !good(track)).map(|(track, _, _)| track).collect();
-        let seen: Vec<_> =
-            slots.iter().filter_map(|slot| member.client.channel.slots.get(&slot.mid.to_string())).collect();
-        faults.add(format!("{kind:?}: {flowing} of {due} wanted tracks flow, not {missing:?}; slots: {seen:?}"));
+        let told = slots.iter().filter_map(|slot| member.client.channel.slots.get(&slot.mid.to_string()));
+        let shown: Vec<_> = told.filter_map(|slot| Some((slot.track.as_ref()?, &slot.state))).collect();
+        faults.add(format!("{kind:?}: {flowing} of {due} wanted tracks flow, not {missing:?}; slots: {shown:?}"));
     }
 }
 

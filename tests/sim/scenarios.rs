@@ -125,7 +125,7 @@ fn simulcast_is_accepted_and_one_layer_forwarded() {
         for watcher in &world.members[1..] {
             let slot = watcher.client.slots.iter().find(|slot| !slot.log.is_empty() && slot.kind.is_video());
             let log = &slot.expect("a slot with video").log;
-            let late = log.values().rev().take(20).map(|got| got.stamp.layer);
+            let late = log.values().rev().take(20).map(|stamp| stamp.layer);
             assert_eq!(late.collect::<std::collections::BTreeSet<_>>().len(), 1, "one layer is forwarded");
         }
     });
