@@ -11,6 +11,10 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use subtle::ConstantTimeEq;
 
+mod network;
+
+pub use network::IpNetwork;
+
 /// The configuration the project ships, documentation included.
 pub const SHIPPED: &str = include_str!("../config.toml");
 
@@ -192,42 +196,6 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// An address, or a network in CIDR notation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IpNetwork {
-    address: IpAddr,
-    prefix_bits: u32,
-}
-
-impl IpNetwork {
-    /// Whether `address` belongs to this network. An IPv4 address mapped into IPv6 counts as IPv4.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let (network, address, width) = match (self.address, address.to_canonical()) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => (u128::from(network.to_bits()), address.to_bits().into(), 32),
-            (IpAddr::V6(network), IpAddr::V6(address)) => (network.to_bits(), address.to_bits(), 128),
-            _ => return false,
-        };
-        let host_bits = width - self.prefix_bits;
-        // A shift by the whole width overflows; then everything belongs to the network.
-        network.checked_shr(host_bits) == u128::checked_shr(address, host_bits)
-    }
-}
-
-impl<'de> Deserialize<'de> for IpNetwork {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let invalid = || serde::de::Error::custom("expected IP addresses or networks such as \"10.0.0.0/8\"");
-        let (address, prefix) = text.split_once('/').map_or((text.as_str(), None), |(a, p)| (a, Some(p)));
-        let address: IpAddr = address.parse().map_err(|_| invalid())?;
-        let width = if address.is_ipv4() { 32 } else { 128 };
-        let prefix_bits = match prefix {
-            None => width,
-            Some(bits) => bits.parse().ok().filter(|bits| *bits <= width).ok_or_else(invalid)?,
-        };
-        Ok(Self { address, prefix_bits })
-    }
-}
-
 fn address_or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.is_empty() {
@@ -338,7 +306,7 @@ fn is_origin(text: &str) -> bool {
 
 fn read_table(text: &str) -> Result<toml::Table, ConfigError> {
     text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
-        line: error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1),
+        line: error.span().map_or(0, |span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1),
         // The message alone: the error's own text quotes the line, which may hold a secret.
         problem: error.message().to_owned(),
     })
@@ -393,7 +361,7 @@ mod tests {
 
     #[test]
     fn the_shipped_file_holds_every_default() {
-        let shipped = parse(SHIPPED, &[]).ok().expect("the shipped file is valid");
+        let shipped = parse(SHIPPED, &[]).expect("the shipped file is valid");
         let mut expected = Config::default();
         expected.keys.insert("devkey".to_owned(), DEV_SECRET.into());
         assert!(shipped == expected);
@@ -463,7 +431,7 @@ mod tests {
             ("STUBE__KEYS__mapService", "secret-of-the-map-service-32-bytes"),
             ("STUBE_OTHER", "ignored"),
         ];
-        let config = parse(SHIPPED, &environment).ok().expect("valid");
+        let config = parse(SHIPPED, &environment).expect("valid");
         assert!(config.http.trusted_proxies[0].contains(IpAddr::from([10, 200, 0, 1])));
         assert!(!config.http.trusted_proxies[1].contains(IpAddr::from([10, 200, 0, 1])));
         assert_eq!(config.media.advertise.len(), 2);
@@ -480,26 +448,6 @@ mod tests {
         ] {
             let error = parse(SHIPPED, &[(variable, value)]).err().unwrap_or_default();
             assert!(error.starts_with(beginning), "{error}");
-        }
-    }
-
-    #[test]
-    fn networks_contain_their_addresses() {
-        #[derive(Deserialize)]
-        struct One {
-            network: IpNetwork,
-        }
-        for (network, address, expected) in [
-            ("0.0.0.0/0", "203.0.113.9", true),
-            ("::/0", "2001:db8::1", true),
-            ("::/0", "203.0.113.9", false),
-            ("192.0.2.0/24", "192.0.2.255", true),
-            ("192.0.2.0/24", "192.0.3.0", false),
-            ("192.0.2.1", "::ffff:192.0.2.1", true),
-            ("2001:db8::/32", "2001:db9::", false),
-        ] {
-            let one: One = toml::from_str(&format!("network = \"{network}\"")).expect(network);
-            assert_eq!(one.network.contains(address.parse().expect(address)), expected, "{network} {address}");
         }
     }
 }

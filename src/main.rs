@@ -1,5 +1,9 @@
 //! The command line: `stube serve`, `stube check-config`, `stube token`.
 
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::iter_over_hash_type, clippy::string_slice))]
+#![cfg_attr(not(test), warn(clippy::panic_in_result_fn, clippy::print_stderr, clippy::print_stdout))]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -60,6 +64,7 @@ struct TokenArgs {
     key: Option<String>,
 }
 
+#[expect(clippy::print_stderr, reason = "why the process ends, for whoever started it")]
 fn main() -> ExitCode {
     let Err(error) = dispatch(Cli::parse()) else { return ExitCode::SUCCESS };
     eprintln!("stube: {error:#}");
@@ -69,6 +74,7 @@ fn main() -> ExitCode {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "the answer to the command")]
 fn dispatch(cli: Cli) -> anyhow::Result<()> {
     // A variable that is not UTF-8 is none of ours.
     let environment =
@@ -97,6 +103,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "the answer to the command")]
 fn print_token(config: &Config, args: TokenArgs) -> anyhow::Result<()> {
     let no_such_key = |key: &str| ConfigError::Key { key: format!("keys.{key}"), problem: "no such key".to_owned() };
     let (key, secret) = match &args.key {

@@ -1,5 +1,6 @@
 //! A whole server: start, wait for a signal, end calls, stop.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,21 +125,15 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     notify(NotifyState::Ready);
     let beat = sd_notify::watchdog_enabled().map(|period| period / 2);
     loop {
-        let beats = async {
-            match beat {
-                Some(beat) => tokio::time::sleep(beat).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = signals.next() => break,
-            () = beats => if running.is_turning() { notify(NotifyState::Watchdog) },
+            () = watchdog(beat) => if running.is_turning() { notify(NotifyState::Watchdog) },
         }
     }
     tracing::info!("stopping");
     notify(NotifyState::Stopping);
     tokio::select! {
-        () = signals.next() => std::process::exit(1),
+        () = signals.next() => anyhow::bail!("stopped by a second signal"),
         () = running.shutdown() => {}
     }
     tracing::info!("stopped");
@@ -164,22 +159,33 @@ impl Signals {
     }
 }
 
+/// Ends when systemd wants to hear from us again; never if it does not.
+#[expect(clippy::disallowed_methods, reason = "systemd waits for the watchdog's beat")]
+async fn watchdog(beat: Option<Duration>) {
+    match beat {
+        Some(beat) => tokio::time::sleep(beat).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Tells systemd. Without systemd there is nobody to tell, and nothing to do about it.
 fn notify(state: NotifyState<'_>) {
     let _ = sd_notify::notify(&[state]);
 }
 
+/// Says on standard output where to look. Whoever closed it does not want to know.
 fn print_where(config: &Config, running: &Running) {
     let tcp = config.media.tcp_listen.map_or("off".to_owned(), |address| address.to_string());
     let (http, admin, udp) = (running.http_addr, running.admin_addr, config.media.udp_listen);
-    println!("Stube {} is running.", env!("CARGO_PKG_VERSION"));
-    println!("  page   http://{http}/");
-    println!("  API    http://{http}/v1/");
-    println!("  admin  http://{admin}/metrics");
-    println!("  media  UDP {udp}, TCP {tcp}");
+    let mut text = format!(
+        "Stube {version} is running.\n  page   http://{http}/\n  API    http://{http}/v1/\n  \
+         admin  http://{admin}/metrics\n  media  UDP {udp}, TCP {tcp}\n",
+        version = env!("CARGO_PKG_VERSION"),
+    );
     if config.dev_key().is_some() {
-        println!("  The shipped API key is in use: for this machine only.");
+        text.push_str("  The shipped API key is in use: for this machine only.\n");
     }
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// What to log, as `log.level` says.

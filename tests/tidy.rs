@@ -210,8 +210,10 @@ fn every_file_is_reachable(files: &[File]) -> Vec<String> {
 
 /// The metric names in a registry's source, which writes them in full.
 fn metric_names(registry: &str) -> Vec<&str> {
-    let literals = registry.split('"').skip(1).step_by(2);
-    literals.filter(|l| l.starts_with("stube_") && l.chars().all(|c| is_word(c) && !c.is_uppercase())).collect()
+    let named = literals(registry).map(|(_, literal)| literal);
+    named
+        .filter(|l| l.len() > 6 && l.starts_with("stube_") && l.chars().all(|c| is_word(c) && !c.is_uppercase()))
+        .collect()
 }
 
 /// Every metric is explained, and nothing else is, unless it is marked as planned.
@@ -234,6 +236,35 @@ fn metrics_are_documented(registry: &File, operations: &str) -> Vec<String> {
         ));
     }
     wrong
+}
+
+/// What stands between two quotation marks of one line, with what stands before it on that line.
+fn literals(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines().flat_map(|line| {
+        let quotes = line.match_indices('"').map(|(at, _)| at);
+        quotes.filter_map(|at| Some((&line[..at], line[at + 1..].split_once('"')?.0)))
+    })
+}
+
+/// The codes of errors in HTTP answers and on the data channel: the literal after a status, or after a seat.
+fn error_codes(file: &File) -> Vec<&str> {
+    let leads = |before: &str| {
+        let status = before.trim_end_matches(", ").trim_end_matches(is_word).ends_with("StatusCode::");
+        status || ["(status, ", "unauthorized(", "self.error(seat, ", "code: "].iter().any(|end| before.ends_with(end))
+    };
+    let is_code = |literal: &str| literal.len() > 3 && literal.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let codes = literals(&file.text).filter(|(before, literal)| leads(before) && is_code(literal));
+    codes.map(|(_, literal)| literal).collect()
+}
+
+/// Every error code is explained.
+fn error_codes_are_documented(files: &[File], protocol: &str) -> Vec<String> {
+    let sources = files.iter().filter(|f| matches!(f.module(), Some("control" | "media" | "rtc")));
+    let unexplained = sources.flat_map(|file| {
+        let codes = error_codes(file).into_iter().filter(|code| !protocol.contains(&format!("| `{code}` |")));
+        codes.map(|code| format!("docs/protocol.md has no row for the error code `{code}` of {}", file.path))
+    });
+    unexplained.collect()
 }
 
 // ---- the project -----------------------------------------------------------------------------------------------------
@@ -345,6 +376,10 @@ fn every_rule_can_fail() {
     assert!(metrics_are_documented(&registry, "| `stube_rooms` |\n| `stube_x` | *planned*").is_empty());
     assert_eq!(metrics_are_documented(&registry, "| `stube_rooms` |\n| `stube_x` |").len(), 1);
     assert_eq!(metrics_are_documented(&File::new("src/metrics.rs", "use prometheus::X;"), "").len(), 1);
+    let problems = "X => (StatusCode::NOT_FOUND, \"a_code\"),\nself.error(seat, \"b_code\", \"not one\", \"mute\");";
+    let problems = [File::new("src/control/problem.rs", problems)];
+    assert_eq!(error_codes_are_documented(&problems, "| `a_code` | `b_code`").len(), 1);
+    assert!(error_codes_are_documented(&problems, "| `a_code` | 404 |\n| `b_code` | `mute` |").is_empty());
 }
 
 macro_rules! on_the_project {
@@ -363,14 +398,16 @@ on_the_project! {
 }
 
 #[test]
-fn documents_exist_and_explain_the_metrics() {
+fn documents_exist_and_explain_metrics_and_codes() {
     let pages = ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE", "docs/protocol.md"];
     for page in pages.iter().chain(&["docs/operations.md", "docs/architecture.md", "docs/decisions.md"]) {
         let text = fs::read_to_string(page).unwrap_or_default();
         assert!(text.lines().count() > 10, "{page} is missing or says nothing");
     }
     let operations = fs::read_to_string("docs/operations.md").expect("checked above");
-    let registry =
-        project().into_iter().find(|f| f.path == "src/metrics.rs").expect("src/metrics.rs holds the registry");
-    fine(&metrics_are_documented(&registry, &operations));
+    let files = project();
+    let registry = files.iter().find(|f| f.path == "src/metrics.rs").expect("src/metrics.rs holds the registry");
+    fine(&metrics_are_documented(registry, &operations));
+    let protocol = fs::read_to_string("docs/protocol.md").expect("checked above");
+    fine(&error_codes_are_documented(&files, &protocol));
 }

@@ -31,7 +31,7 @@ export class Statistics {
     ];
     this.#totals.replaceChildren(...totals.flatMap(([name, value]) => [element('dt', name), element('dd', value)]));
     this.#received.replaceChildren(...this.#receivedRows(summary.slots));
-    this.#sent.replaceChildren(...summary.sent.map((line) => this.#sentRow(line)));
+    this.#sent.replaceChildren(...this.#sentRows(summary.sent));
   }
 
   #receivedRows(received) {
@@ -47,11 +47,16 @@ export class Statistics {
     return rows;
   }
 
-  #sentRow(line) {
-    const publication = [...this.#call.publications.values()].find(({ transceiver }) => transceiver.mid === line.mid);
-    const name = (publication?.source ?? line.kind).replaceAll('_', ' ');
-    const limit = line.limitedBy ? `, held back by ${line.limitedBy}` : '';
-    return row([line.rid ? `${name} (${line.rid})` : name, picture(line) + limit, kilobits(line.bitrate)]);
+  #sentRows(sent) {
+    const rows = [];
+    for (const { source, transceiver } of this.#call.publications.values()) {
+      const name = source.replaceAll('_', ' ');
+      for (const line of sent.filter(({ mid }) => mid === transceiver.mid)) {
+        const limit = line.limitedBy ? `, held back by ${line.limitedBy}` : '';
+        rows.push(row([line.rid ? `${name} (${line.rid})` : name, picture(line) + limit, kilobits(line.bitrate)]));
+      }
+    }
+    return rows;
   }
 }
 

@@ -7,6 +7,8 @@
 
 /** How long one HTTP request may take. */
 const REQUEST_TIMEOUT_MS = 10_000;
+/** How long leaving waits for the server before the connection is closed without it. */
+const CLOSE_WAIT_MS = 1_000;
 
 /** What the server refused, in its own words (RFC 9457). */
 export class StubeError extends Error {
@@ -110,12 +112,15 @@ export class Session {
 
   /** Ends the session. Safe while the page unloads. */
   async close() {
-    this.pc.close();
-    if (this.#url === null) return;
     const url = this.#url;
     this.#url = null;
-    // The server may have ended it before us, or be gone: either way it is over.
-    await fetch(url, { method: 'DELETE', keepalive: true }).catch(() => {});
+    if (url !== null) {
+      // DELETE first: closing the connection also ends the session, and then there would be none to delete.
+      // The server may have ended it before us, or be gone: either way it is over.
+      const signal = AbortSignal.timeout(CLOSE_WAIT_MS);
+      await fetch(url, { method: 'DELETE', keepalive: true, signal }).catch(() => {});
+    }
+    this.pc.close();
   }
 
   /** Waits for the media path; rejects when it has not come up in time. */

@@ -12,8 +12,8 @@
  *     call.on('slots', () => draw(call.participants, call.slots));
  *     await call.leave();
  *
- * Media arrives in slots. There is a fixed number of them; the server fills and refills them and says so in `slots`
- * events, without any negotiation. `want()` chooses what they show.
+ * Media arrives in slots: the server fills and refills them without negotiation and says so in `slots` events;
+ * `want()` chooses what they show.
  * @module
  */
 
@@ -258,6 +258,8 @@ export class Call extends EventTarget {
 
   /** Emits `stats` every so often until the returned function is called. */
   watchStats(everyMs) {
+    // The first reading is only what the next one's rates are measured from.
+    this.getStats();
     const timer = setInterval(async () => {
       if (this.state === 'connected') this.#emit('stats', await this.getStats());
     }, everyMs);
@@ -297,8 +299,7 @@ export class Call extends EventTarget {
       this.#welcomed = { resolve, reject };
       setTimeout(() => reject(new StubeError('the server did not welcome us', { code: 'no_welcome' })), WELCOME_WAIT_MS);
     });
-    // Where the request fails, nobody waits for this one.
-    welcome.catch(() => {});
+    welcome.catch(() => {}); // where the request fails, nobody waits for this one
     session.channel.addEventListener('message', (event) => {
       if (session === this.#session) this.#hear(JSON.parse(event.data));
     });
@@ -371,8 +372,7 @@ export class Call extends EventTarget {
       else if (comeBack) this.#recover({ anew: true });
       else this.#end(reason);
     },
-    // Nothing to do but to pass them on.
-    speakers() {}, message() {}, error() {},
+    speakers() {}, message() {}, error() {}, // only passed on
   };
 
   #enterRoom({ room, participant, participants }) {

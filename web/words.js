@@ -28,7 +28,8 @@ const DEVICE_ERRORS = {
 /** Why joining failed or a call ended. */
 export function explain(error) {
   if (CODES[error.code]) return CODES[error.code];
-  if (error.status === 0 || error.status === undefined) return 'The server cannot be reached. Is it running?';
+  // What fetch() throws when nobody answers.
+  if (error instanceof TypeError || error.name === 'TimeoutError') return 'The server cannot be reached. Is it running?';
   if (error.status === 401 || error.status === 403) return 'The server did not let you in.';
   if (error.status >= 500) return 'The server has a problem. Try again in a moment.';
   return `That did not work: ${error.message}.`;

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::app::App;
+
+/// When to ask again, in seconds.
+const RETRY_AFTER_S: &str = "2";
 
 /// Everything the operator asks for.
 pub fn router(app: Arc<App>) -> Router {
@@ -34,10 +37,11 @@ async fn health(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
 }
 
 /// Whether new calls should be sent here.
-async fn readiness(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
-    match (app.admits(), app.is_turning()) {
-        (Err(_), _) => (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
-        (Ok(()), false) => (StatusCode::SERVICE_UNAVAILABLE, "a shard hangs\n"),
-        (Ok(()), true) => (StatusCode::OK, "ready\n"),
-    }
+async fn readiness(State(app): State<Arc<App>>) -> Response {
+    let obstacle = match (app.admits(), app.is_turning()) {
+        (Err(_), _) => "shutting down\n",
+        (Ok(()), false) => "a shard hangs\n",
+        (Ok(()), true) => return (StatusCode::OK, "ready\n").into_response(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_S)], obstacle).into_response()
 }

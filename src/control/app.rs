@@ -42,8 +42,6 @@ pub struct App {
 impl App {
     /// The state of a server that has just started its shards.
     pub fn new(config: Config, shards: Shards, routes: &[(&str, &[&str])]) -> Arc<Self> {
-        let mut seed = [0; 32];
-        rand::rng().fill_bytes(&mut seed);
         Arc::new(Self {
             config,
             clock: Clock::start(),
@@ -52,7 +50,7 @@ impl App {
             metrics: Metrics::new(routes),
             shards,
             room_changes: tokio::sync::Mutex::default(),
-            ids: Mutex::new(IdSource::from_seed(seed)),
+            ids: Mutex::new(IdSource::from_seed(fresh_seed())),
             stopping: AtomicBool::new(false),
         })
     }
@@ -123,6 +121,13 @@ impl App {
             self.metrics.count_notice(&notice);
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "ring 3 makes the seed of its own ids, here alone")]
+fn fresh_seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    rand::rng().fill_bytes(&mut seed);
+    seed
 }
 
 /// Runs `work` to its end even if the client hangs up, so that control and shards never disagree about what was done.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
 use serde::Deserialize;
 
 use super::app::{App, uninterrupted};
@@ -31,35 +32,58 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// Camera, microphone and screen for the page itself.
 const PERMISSIONS: &str = "camera=(self), microphone=(self), display-capture=(self)";
 
-/// `GET /`
-pub async fn page() -> Response {
-    file("text/html; charset=utf-8", include_str!("../../web/index.html"))
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
+/// Names each file of `web/` once.
+macro_rules! web {
+    ($($path:literal $file:literal $media_type:ident)*) => {
+        [$(WebFile { path: $path, media_type: $media_type, contents: include_str!(concat!("../../web/", $file)) },)*]
+    };
 }
 
-/// `GET /app.js`
-pub async fn app_script() -> Response {
-    file("text/javascript; charset=utf-8", include_str!("../../web/app.js"))
+/// A file of the page.
+struct WebFile {
+    path: &'static str,
+    media_type: &'static str,
+    contents: &'static str,
 }
 
-/// `GET /stube.js`
-pub async fn client_module() -> Response {
-    file("text/javascript; charset=utf-8", include_str!("../../web/stube.js"))
+/// The page: everything in `web/`.
+const FILES: [WebFile; 15] = web! {
+    "/" "index.html" HTML
+    "/app.js" "app.js" SCRIPT
+    "/chat.js" "chat.js" SCRIPT
+    "/devices.js" "devices.js" SCRIPT
+    "/icon.svg" "icon.svg" SVG
+    "/icons.js" "icons.js" SCRIPT
+    "/lobby.js" "lobby.js" SCRIPT
+    "/stats.js" "stats.js" SCRIPT
+    "/stube-publication.js" "stube-publication.js" SCRIPT
+    "/stube-session.js" "stube-session.js" SCRIPT
+    "/stube-stats.js" "stube-stats.js" SCRIPT
+    "/stube.js" "stube.js" SCRIPT
+    "/style.css" "style.css" STYLE
+    "/tiles.js" "tiles.js" SCRIPT
+    "/words.js" "words.js" SCRIPT
+};
+
+/// The page's own routes.
+pub fn pages() -> Router<Arc<App>> {
+    FILES.iter().fold(Router::new(), |router, file| router.route(file.path, get(|| async { serve(file) })))
 }
 
-/// `GET /style.css`
-pub async fn style() -> Response {
-    file("text/css; charset=utf-8", include_str!("../../web/style.css"))
-}
-
-fn file(media_type: &'static str, contents: &'static str) -> Response {
+fn serve(file: &WebFile) -> Response {
     let headers = [
-        (CONTENT_TYPE, media_type),
+        (CONTENT_TYPE, file.media_type),
         (CACHE_CONTROL, "no-cache"),
         (CONTENT_SECURITY_POLICY, POLICY),
         (HeaderName::from_static("permissions-policy"), PERMISSIONS),
         (HeaderName::from_static("referrer-policy"), "no-referrer"),
     ];
-    (headers, contents).into_response()
+    (headers, file.contents).into_response()
 }
 
 #[derive(Deserialize)]
@@ -103,4 +127,24 @@ pub async fn token(
         Ok(Json(body).into_response())
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_web_is_served() {
+        let on_disk = std::fs::read_dir("web").expect("cargo runs tests in the package's root");
+        let mut names: Vec<String> =
+            on_disk.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        let path = |name: &String| if name == "index.html" { "/".to_owned() } else { format!("/{name}") };
+        let expected: Vec<String> = names.iter().map(path).collect();
+        let mut served = FILES.map(|file| file.path.to_owned());
+        served.sort();
+        let mut expected = expected;
+        expected.sort();
+        assert_eq!(served.to_vec(), expected);
+    }
 }

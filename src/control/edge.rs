@@ -26,6 +26,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a browser may remember what it may send here. Chromium takes no more than two hours.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(7200);
 
+/// The route label of every file of the page.
+const PAGE: &str = "page";
+
 /// The route label of what matches none.
 pub const UNMATCHED: &str = "unmatched";
 
@@ -33,11 +36,8 @@ pub const UNMATCHED: &str = "unmatched";
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// Every route of the public listener and its methods: the closed sets of the request metric's labels.
-pub const ROUTES: [(&str, &[&str]); 17] = [
-    ("/", &["GET", "HEAD", "OPTIONS"]),
-    ("/app.js", &["GET", "HEAD", "OPTIONS"]),
-    ("/stube.js", &["GET", "HEAD", "OPTIONS"]),
-    ("/style.css", &["GET", "HEAD", "OPTIONS"]),
+pub const ROUTES: [(&str, &[&str]); 14] = [
+    (PAGE, &["GET", "HEAD", "OPTIONS"]),
     ("/demo/token", &["POST", "OPTIONS"]),
     ("/v1/rooms", &["GET", "HEAD", "POST", "OPTIONS"]),
     ("/v1/rooms/{name}", &["GET", "HEAD", "PATCH", "DELETE", "OPTIONS"]),
@@ -91,8 +91,7 @@ impl Origin {
 pub async fn finish(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let started = app.clock.now();
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
+    let route = route_label(request.extensions().get::<MatchedPath>());
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let origin = Origin::of(&app.config.http, request.headers(), peer);
     request.extensions_mut().insert(origin);
@@ -113,7 +112,7 @@ pub async fn finish(State(app): State<Arc<App>>, mut request: Request, next: Nex
     }
     let took_ms = app.clock.now().saturating_duration_since(started).as_millis() as u64;
     span.in_scope(|| tracing::debug!(%method, status = status.as_u16(), took_ms, "answered"));
-    complete_headers(&method, route, response.headers_mut());
+    complete_headers(&method, route, status, response.headers_mut());
     response
 }
 
@@ -124,7 +123,7 @@ impl crate::ids::Kind for RequestKind {
     const PREFIX: &'static str = "RQ";
 }
 
-fn complete_headers(method: &Method, route: &str, headers: &mut HeaderMap) {
+fn complete_headers(method: &Method, route: &str, status: StatusCode, headers: &mut HeaderMap) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Tokens, names and session URLs are in the answers; nobody between may keep them.
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -137,10 +136,18 @@ fn complete_headers(method: &Method, route: &str, headers: &mut HeaderMap) {
         if let Some((name, value)) = accept {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        if let Some((_, methods)) = ROUTES.iter().find(|(known, _)| *known == route) {
-            headers.extend(HeaderValue::from_str(&methods.join(",")).ok().map(|methods| (ALLOW, methods)));
-        }
     }
+    // axum's own `Allow` lacks OPTIONS, which every path answers, and would come after this layer.
+    if (method == Method::OPTIONS || status == StatusCode::METHOD_NOT_ALLOWED) && route != UNMATCHED {
+        let methods = ROUTES.iter().find(|(known, _)| *known == route).map(|(_, methods)| methods.join(", "));
+        headers.extend(methods.and_then(|methods| methods.parse().ok()).map(|methods| (ALLOW, methods)));
+    }
+}
+
+/// The route as a closed set.
+fn route_label(matched: Option<&MatchedPath>) -> &'static str {
+    let Some(matched) = matched else { return UNMATCHED };
+    ROUTES.into_iter().find(|(route, _)| *route == matched.as_str()).map_or(PAGE, |(route, _)| route)
 }
 
 /// The method as a closed set.
@@ -189,7 +196,7 @@ mod tests {
         let peer = Some(IpAddr::from([10, 0, 0, 1]));
         let config = |text: &str| {
             let text = format!("[http]\n{text}");
-            crate::config::Config::parse(&text, std::iter::empty()).ok().expect("valid").http
+            crate::config::Config::parse(&text, std::iter::empty()).expect("valid").http
         };
         let direct = config("");
         let proxied = config("trusted_proxies = [\"10.0.0.0/8\"]");

@@ -46,7 +46,7 @@ pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Recei
             accepted = async { (slot.await, listener.accept().await) } => accepted,
         };
         let (Ok(slot), Ok((stream, address))) = accepted else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            pause().await;
             continue;
         };
         let connection = graceful.watch(connection(stream, router.clone(), Peer(address.ip())));
@@ -60,6 +60,11 @@ pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Recei
     if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
         tracing::debug!("closing connections with requests in flight");
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the listener waits for the kernel to have connections again")]
+async fn pause() {
+    tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
 fn connection(

@@ -32,10 +32,7 @@ use app::App;
 /// Everything the public listener answers.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route("/", get(demo::page))
-        .route("/app.js", get(demo::app_script))
-        .route("/stube.js", get(demo::client_module))
-        .route("/style.css", get(demo::style))
+        .merge(demo::pages())
         .route("/demo/token", post(demo::token))
         .route("/v1/rooms", get(rooms::list).post(rooms::allocate))
         .route("/v1/rooms/{name}", get(rooms::read).patch(rooms::change).delete(rooms::end))

@@ -167,7 +167,9 @@ pub async fn mute(
         return Err(Refusal::UnmuteForbidden.into());
     }
     let track: TrackId = track.parse().map_err(|_| Refusal::TrackNotFound)?;
-    let command = Command::MuteTrack { room: room.room, identity: identity.into(), track, muted };
+    let identity = Identity::from(identity);
+    let command = Command::MuteTrack { room: room.room, identity: identity.clone(), track, muted };
     app::done(app.tell_room(&room, command).await?)?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let participant = describe(&app, &room, identity).await?;
+    Ok(Json(view(&app, &participant)).into_response())
 }

@@ -3,8 +3,8 @@
 //! A handler returns a [`Problem`]; [`super::edge`] writes its body, for only there the request id is known.
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -151,9 +151,6 @@ impl Problem {
         *response.headers_mut() = headers;
         let headers = response.headers_mut();
         headers.remove(CONTENT_LENGTH);
-        if let Some(allow) = headers.get(ALLOW).map(with_options) {
-            headers.insert(ALLOW, allow);
-        }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
@@ -163,12 +160,6 @@ impl Problem {
         }
         response
     }
-}
-
-/// axum's `Allow` leaves out OPTIONS, which every path answers.
-fn with_options(allow: &HeaderValue) -> HeaderValue {
-    let methods = allow.to_str().unwrap_or_default();
-    HeaderValue::from_str(&format!("{methods},{}", Method::OPTIONS)).unwrap_or_else(|_| allow.clone())
 }
 
 impl From<Refusal> for Problem {

@@ -194,10 +194,7 @@ pub async fn allocate(
     let tenant = auth::server(app.keys(), &headers, Right::CreateRoom)?;
     let body = body::read(&headers, body, body::JSON_MAX_BYTES).await?;
     let request: Allocation = body::parse_json(&headers, &body)?;
-    let key = match headers.get("idempotency-key") {
-        Some(key) => Some(key.to_str().unwrap_or_default().to_owned()),
-        None => None,
-    };
+    let key = headers.get("idempotency-key").map(|key| key.to_str().unwrap_or_default().to_owned());
     let answer = uninterrupted(async move {
         let Some(key) = key else { return allocate_once(&app, &origin, &tenant, request).await };
         match app.idempotency.begin(&tenant, &key, &body, app.clock.now())? {

@@ -330,7 +330,7 @@ mod tests {
         };
         let now = Clock::start().unix_seconds();
         let token = mint(&Claims::for_join("key", "hall", &profile), &SECRET.into(), now, 60).expect("short");
-        let claims = verify(&token, &keys()).ok().expect("valid");
+        let claims = verify(&token, &keys()).expect("valid");
         assert_eq!(claims.joinable_room(), Some("hall".into()));
         let read = claims.profile().expect("valid");
         assert_eq!((read.identity, read.name, read.metadata), (profile.identity, profile.name, profile.metadata));

@@ -60,9 +60,11 @@ impl Room {
             let find = |sid| others.clone().find(|c| self.track(c.wanted.track).is_some_and(|t| t.sid == sid));
             sids.iter().filter_map(|sid| find(*sid)).map(|candidate| candidate.wanted).collect()
         };
+        // Cameras in last-spoken order; shared screens take the slots that are left.
         let by_default = || {
-            let in_default = |c: &&Candidate| kind == MediaKind::Audio || c.source != Source::ScreenShare;
-            others.clone().filter(in_default).map(|candidate| candidate.wanted).collect()
+            let (screens, cameras): (Vec<&Candidate>, Vec<&Candidate>) =
+                others.clone().partition(|c| c.source == Source::ScreenShare);
+            cameras.into_iter().chain(screens).map(|candidate| candidate.wanted).collect()
         };
         match &participant.wish {
             Wish::Explicit { video, .. } if kind == MediaKind::Video => by_sid(video),

@@ -8,10 +8,11 @@ use super::Seat;
 pub const TICK: Duration = Duration::from_millis(300);
 /// Louder than this counts as speech, in −dBov; a quiet room's microphone idles near 60 and below.
 const SPEECH_LEVEL: u8 = 50;
-/// Packets of speech in one tick before someone counts as speaking: 60 ms, so that a click does not.
-const SPEECH_PACKETS: u32 = 3;
+/// How far the packets of one tick must stand above [`SPEECH_LEVEL`] together, in decibels: one very loud packet of
+/// 20 ms, or 60 ms at a talker's usual 35. A click of the keyboard stays below.
+const SPEECH_DECIBELS: u32 = 40;
 /// How long someone stays a speaker through a pause between words.
-const HOLD: Duration = Duration::from_millis(900);
+const HOLD: Duration = Duration::from_millis(1200);
 /// A speaker whose level moved by less is not told anew.
 const LEVEL_STEP: f32 = 0.15;
 
@@ -61,7 +62,8 @@ impl SpeakerDetector {
         for voice in &mut self.voices {
             let heard = voice.level_sum.checked_div(voice.packets).map_or(0.0, loudness);
             voice.level = if heard > voice.level { heard } else { voice.level * 0.6 + heard * 0.4 };
-            if voice.packets >= SPEECH_PACKETS {
+            let above = voice.packets * u32::from(SPEECH_LEVEL) - voice.level_sum;
+            if above >= SPEECH_DECIBELS {
                 voice.last_spoke = Some(now);
             }
             (voice.packets, voice.level_sum) = (0, 0);
@@ -137,8 +139,9 @@ mod tests {
     fn clicks_and_background_noise_are_not_speech() {
         let now = Instant::now();
         let mut detector = SpeakerDetector::default();
-        detector.heard(Seat(1), 5);
+        detector.heard(Seat(1), 20);
         speak(&mut detector, 2, 60);
+        speak(&mut detector, 3, 48);
         assert_eq!(detector.judge(now), None);
     }
 }

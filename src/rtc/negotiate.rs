@@ -64,6 +64,29 @@ pub fn build(crypto: &Crypto, candidates: &[Candidate], now: Instant) -> Rtc {
     rtc
 }
 
+/// Puts the payload types of every m-line of an answer in the offer's order. str0m lists them in its own, but a client
+/// sends what stands first, and its order is its user's preference (RFC 3264 §6.1).
+fn in_offered_order(answer: &str, offer: &str) -> String {
+    let mut offered = offer.lines().filter(|line| line.starts_with("m="));
+    let mut ordered = String::with_capacity(answer.len());
+    for line in answer.lines() {
+        if line.starts_with("m=") {
+            let preference: Vec<&str> = offered.next().unwrap_or("").split_whitespace().skip(3).collect();
+            let mut words: Vec<&str> = line.split_whitespace().collect();
+            let place = |pt: &&str| preference.iter().position(|other| other == pt).unwrap_or(usize::MAX);
+            // The first three words are media, port and protocol; a stable sort keeps unknown ones last as they were.
+            if let Some(payload_types) = words.get_mut(3..) {
+                payload_types.sort_by_key(place);
+            }
+            ordered.push_str(&words.join(" "));
+        } else {
+            ordered.push_str(line);
+        }
+        ordered.push_str("\r\n");
+    }
+    ordered
+}
+
 impl Peer {
     /// Accepts an offer in the text str0m shall see. Returns the answer; [`Self::changes`] tells what is new.
     pub fn accept(&mut self, offer: &Offer, text: &str) -> Result<String, Refusal> {
@@ -77,7 +100,7 @@ impl Peer {
         self.offer = offer.clone();
         self.forget_formats();
         self.note_credentials();
-        Ok(answer.to_sdp_string())
+        Ok(in_offered_order(&answer.to_sdp_string(), text))
     }
 
     /// Compares the m-lines with the tracks and slots so far.
@@ -138,5 +161,19 @@ impl Peer {
 
     fn first_codec(&self, mid: Mid) -> Option<Codec> {
         self.codecs(mid).next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_offered_order;
+
+    #[test]
+    fn what_the_client_prefers_comes_first() {
+        let offer = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 63 111\r\nm=video 9 UDP/TLS/RTP/SAVPF 98 99 96 97\r\n";
+        let answer = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\nm=video 9 UDP/TLS/RTP/SAVPF 96 97 98 99\r\na=mid:1\r\n";
+        let expected =
+            "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\nm=video 9 UDP/TLS/RTP/SAVPF 98 99 96 97\r\na=mid:1\r\n";
+        assert_eq!(in_offered_order(answer, offer), expected);
     }
 }

@@ -64,6 +64,7 @@ fn open_both(mut port: u16, transport: Transport) -> io::Result<Vec<Socket>> {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the shards own the media sockets, and all are opened here")]
 fn open(address: SocketAddr, transport: Transport) -> io::Result<Socket> {
     let (kind, protocol) = match transport {
         Transport::Udp => (Type::DGRAM, Protocol::UDP),

@@ -103,6 +103,7 @@ fn wire(
     Ok((wiring, Ending { status, _done: done }, handle))
 }
 
+#[expect(clippy::disallowed_methods, reason = "the shards are the only threads, and all start here")]
 fn spawn<E, F>(wiring: Wiring, ending: Ending, config: EngineConfig, make_engine: F) -> io::Result<()>
 where
     E: MediaEngine,

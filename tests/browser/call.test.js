@@ -19,7 +19,8 @@ describe('three Chromium and one Firefox in a room', () => {
   let frida;
 
   before(async () => {
-    [firefox, room] = await Promise.all([startFirefox(), world.server.room('call')]);
+    room = await world.server.room('call');
+    firefox = await startFirefox();
     [ada, grace, linus] = await Promise.all(['ada', 'grace', 'linus'].map((name) => Peer.join(world, room, name)));
   });
   after(() => firefox?.close());
@@ -27,7 +28,7 @@ describe('three Chromium and one Firefox in a room', () => {
   test('three decode each other', () => assertFullMesh([ada, grace, linus]));
 
   test('a late joiner sees and hears everyone at once', async () => {
-    frida = await Peer.join({ ...world, browser: firefox }, room, 'frida');
+    frida = await Peer.join({ ...world, browser: firefox }, room, 'frida', { camera: { simulcast: true } });
     await Promise.all(['ada', 'grace', 'linus'].map((name) => frida.hears(name, 'camera', 5_000)));
   });
 
@@ -75,6 +76,22 @@ describe('three Chromium and one Firefox in a room', () => {
     await linus.do('shareScreen');
     await ada.hears('linus', 'screen_share');
     await linus.do('stopScreen');
+  });
+
+  test('statistics make sense in both browsers', async () => {
+    for (const peer of [ada, frida]) {
+      await peer.do('summary');
+      await pause(1_000);
+      const summary = await peer.do('summary');
+      assert.ok(summary.bitrateIn > 10_000, `${peer.identity} receives ${summary.bitrateIn} bit/s`);
+      assert.ok(summary.bitrateOut > 10_000, `${peer.identity} sends ${summary.bitrateOut} bit/s`);
+      assert.ok(summary.roundTripMs >= 0 && summary.roundTripMs < 10_000, `round trip ${summary.roundTripMs} ms`);
+      assert.equal(summary.transport, 'udp');
+      const mids = (await peer.received()).map(({ mid }) => mid);
+      const slots = new Map(summary.slots);
+      assert.ok(mids.every((mid) => slots.get(mid).bitrate > 0 && slots.get(mid).codec), JSON.stringify(summary.slots));
+      assert.ok(summary.sent.some(({ kind, framesEncoded }) => kind === 'video' && framesEncoded > 0));
+    }
   });
 
   test('messages reach everyone, or those named', async () => {

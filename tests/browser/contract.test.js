@@ -28,6 +28,7 @@ describe('a raw RTCPeerConnection', () => {
     await eventually('the page has loaded', () => page.evaluate(() => Boolean(globalThis.raw)));
     room = await world.server.room('raw');
     joined = await join('sender', ['send audio', 'send video']);
+    await eventually('the sender is welcomed', async () => (await messages('sender', 'welcome')).length === 1);
     await join('viewer', ['receive audio', 'receive video']);
   });
 
@@ -56,9 +57,9 @@ describe('a raw RTCPeerConnection', () => {
   });
 
   test('is told of the others, their tracks and its slots', async () => {
-    const tracks = await eventually('the sender knows its own two tracks', async () => {
-      const [welcome] = await messages('viewer', 'welcome');
-      return welcome.participants[0].tracks.length === 2 && welcome.participants[0].tracks;
+    const tracks = await eventually('the viewer knows of two tracks', async () => {
+      const known = await tracksOfSender();
+      return known.length === 2 && known;
     });
     assert.deepEqual(tracks.map(({ kind, source }) => `${kind} ${source}`).sort(), ['audio microphone', 'video camera']);
     const [event] = await eventually('joined', async () => {
@@ -73,6 +74,16 @@ describe('a raw RTCPeerConnection', () => {
     });
     for (const slot of slots.values()) assert.ok(tracks.some(({ sid, kind }) => sid === slot.track && kind === slot.kind));
   });
+
+  /** What the viewer knows of the sender's tracks: the welcome's, changed by what came after. */
+  async function tracksOfSender() {
+    const [{ participants: [sender] }] = await messages('viewer', 'welcome');
+    const tracks = new Map(sender.tracks.map((track) => [track.sid, track]));
+    for (const { participant, track } of await messages('viewer', 'track')) {
+      if (participant === sender.sid) tracks.set(track.sid, track);
+    }
+    return [...tracks.values()];
+  }
 
   async function slotsOf(name) {
     const state = new Map();
@@ -90,8 +101,7 @@ describe('a raw RTCPeerConnection', () => {
   test('tells its wishes, and slots follow without an offer', async () => {
     await raw('send', { name: 'viewer', message: { type: 'want', video: [], audio: [] } });
     await eventually('slots are empty', async () => [...(await slotsOf('viewer')).values()].every(({ track }) => track === null));
-    const [{ participants }] = await messages('viewer', 'welcome');
-    const camera = participants[0].tracks.find(({ kind }) => kind === 'video').sid;
+    const camera = (await tracksOfSender()).find(({ kind }) => kind === 'video').sid;
     await raw('send', { name: 'viewer', message: { type: 'want', video: [{ track: camera, height: 180 }] } });
     await eventually('both are back', async () => [...(await slotsOf('viewer')).values()].every(({ track }) => track !== null));
     const before = await raw('received', 'viewer');

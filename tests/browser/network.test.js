@@ -9,6 +9,21 @@ import { useWorld } from './harness/world.js';
 describe('the way to the server', () => {
   const world = useWorld('network', { STUBE__ROOMS__AUTO_CREATE: 'true' });
 
+  test('the client reads the ICE servers of the answer', async () => {
+    const page = await world.browser.page();
+    await page.goto(`${world.site.url}/pages/peer.html`);
+    const servers = await page.evaluate(async () => {
+      const { parseIceServers } = await import('/web/stube-session.js');
+      return parseIceServers('<stun:a.example:3478>; rel="ice-server", </other>; rel="next", '
+        + '<turn:b.example?transport=tcp>; rel="ice-server"; username="u:1"; credential="p="; credential-type="password"');
+    });
+    assert.deepEqual(servers, [
+      { urls: 'stun:a.example:3478' },
+      { urls: 'turn:b.example?transport=tcp', username: 'u:1', credential: 'p=' },
+    ]);
+    await page.close();
+  });
+
   test('an ICE restart keeps the call', async () => {
     const room = await world.server.room('restart');
     const [ada, grace] = await Promise.all(['ada', 'grace'].map((name) => Peer.join(world, room, name)));

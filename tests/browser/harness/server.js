@@ -54,10 +54,15 @@ export class Server {
     let ended = null;
     child.on('error', (error) => { ended = error.message; });
     child.on('exit', (code, signal) => { ended = `exit ${code ?? signal}`; });
-    await eventually('the server is ready', async () => {
-      if (ended) throw Object.assign(new Error(`${BINARY} ended: ${ended}; see ${this.#log.path}`), { fatal: true });
-      return (await fetch(`${this.admin}/readyz`)).ok;
-    }, 20_000);
+    try {
+      await eventually('the server is ready', async () => {
+        if (ended) throw Object.assign(new Error(`${BINARY} ended: ${ended}; see ${this.#log.path}`), { fatal: true });
+        return (await fetch(`${this.admin}/readyz`)).ok;
+      }, 20_000);
+    } catch (error) {
+      child.kill('SIGKILL');
+      throw error;
+    }
   }
 
   /** SIGTERM; resolves with the exit code. */
@@ -67,6 +72,10 @@ export class Server {
     const ended = new Promise((done) => child.once('exit', (code) => done(code)));
     child.kill('SIGTERM');
     return ended;
+  }
+
+  get logPath() {
+    return this.#log.path;
   }
 
   get sessions() {

@@ -14,8 +14,10 @@ import { startSite } from './site.js';
 export function useWorld(name, environment) {
   const world = {};
   before(async () => {
+    // One after the other, so that what has started is stopped when the next does not.
     world.site = await startSite();
-    [world.server, world.browser] = await Promise.all([Server.start(name, environment), startChromium()]);
+    world.server = await Server.start(name, environment);
+    world.browser = await startChromium();
   });
   after(async () => {
     await world.browser?.close();

@@ -54,7 +54,7 @@ globalThis.peer = {
 
   /** Shares the screen as a user would. */
   async shareScreen() {
-    screen = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: 10 } });
+    screen = await navigator.mediaDevices.getDisplayMedia({ video: { width: 640, height: 360, frameRate: 5 } });
     await call.publish('screen_share', screen.getVideoTracks()[0]);
   },
 

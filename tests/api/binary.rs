@@ -1,0 +1,251 @@
+//! The real binary: its command line, exit statuses, signals, systemd's notifications, and what it logs.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::client::{KEY, PUBLISH_OFFER, SECRET, answered, header, join_token};
+
+const CONFIG: &str = r#"
+[keys]
+mapservice = "the-map-service-secret-is-this-long"
+[http]
+listen = "127.0.0.1:0"
+[admin]
+listen = "127.0.0.1:0"
+[media]
+udp_listen = "127.0.0.1:0"
+tcp_listen = ""
+[shard]
+count = 1
+"#;
+
+/// A folder of this test's own.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
+fn write(name: &str, text: &str) -> PathBuf {
+    let file = folder(name).join("config.toml");
+    std::fs::write(&file, text).expect("written");
+    file
+}
+
+fn stube(arguments: &[&str], config: &Path, environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stube"));
+    command.args(arguments).arg("--config").arg(config).envs(environment.iter().copied());
+    command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn output(arguments: &[&str], config: &Path, environment: &[(&str, &str)]) -> Output {
+    stube(arguments, config, environment).output().expect("the binary runs")
+}
+
+#[test]
+fn configuration_errors_are_one_line_and_status_78() {
+    let dev = include_str!("../../config.toml");
+    let cases: [(&str, &str, &[(&str, &str)], &str); 12] = [
+        ("unknown-key", "[http]\nlisen = \"x\"", &[], "http.lisen"),
+        ("unknown-section", "[htpp]\nlisten = \"x\"", &[], "htpp"),
+        ("wrong-type", "[rooms]\nmax_participants = \"many\"", &[], "rooms.max_participants"),
+        ("bad-address", "[http]\nlisten = \"localhost\"", &[], "http.listen"),
+        ("short-secret", "[keys]\nmap = \"hunter2-hunter2\"", &[], "keys.map"),
+        ("syntax", "[keys]\nmap = hunter2-hunter2", &[], "line 2"),
+        ("log-level", "[log]\nlevel = \"info,=,x=y=z\"", &[], "log.level"),
+        ("public-dev-key", dev, &[("STUBE__HTTP__LISTEN", "0.0.0.0:0")], "keys.devkey with http.listen"),
+        ("public-dev-key-6", dev, &[("STUBE__HTTP__LISTEN", "[::]:0")], "keys.devkey with http.listen"),
+        ("env-key", dev, &[("STUBE__HTTP__LISEN", "x")], "STUBE__HTTP__LISEN"),
+        ("env-type", dev, &[("STUBE__SHARD__COUNT", "x")], "STUBE__SHARD__COUNT"),
+        ("env-secret", dev, &[("STUBE__KEYS__map", "hunter2-hunter2")], "keys.map"),
+    ];
+    for (name, text, environment, named) in cases {
+        let config = write(name, text);
+        for arguments in [&["serve"][..], &["check-config"], &[], &["token", "--room", "r", "--identity", "i"]] {
+            let output = output(arguments, &config, environment);
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(78), "{name} {arguments:?}: {error}");
+            assert_eq!(error.lines().count(), 1, "{name}: {error}");
+            assert!(error.starts_with("stube: ") && error.contains(named), "{name}: {error}");
+            assert!(!error.contains("hunter2") && !error.contains("devsecret"), "{name}: {error}");
+            assert!(output.stdout.is_empty(), "{name}");
+        }
+    }
+    let missing = folder("missing").join("nowhere.toml");
+    let output = output(&["serve"], &missing, &[]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{error}");
+    assert!(error.lines().count() == 1 && error.contains("nowhere.toml"), "{error}");
+}
+
+#[test]
+fn a_valid_configuration_is_called_so() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml");
+    let output = output(&["check-config"], &shipped, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("valid"));
+}
+
+#[test]
+fn an_address_in_use_is_status_1() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let output = output(&["serve"], &write("in-use", CONFIG), &[("STUBE__HTTP__LISTEN", &address)]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains(&address), "{error}");
+}
+
+#[test]
+fn the_command_line_makes_tokens() {
+    let config = write("token", CONFIG);
+    let arguments = ["token", "--room", "hall", "--identity", "ada", "--ttl", "90", "--name", "Ada", "--grants"];
+    let output = output(&[&arguments[..], &["canPublish=false,hidden=true"]].concat(), &config, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let token = String::from_utf8(output.stdout).expect("text");
+    let key = jsonwebtoken::DecodingKey::from_secret(SECRET.as_bytes());
+    let validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS256);
+    let claims = jsonwebtoken::decode::<serde_json::Value>(token.trim(), &key, &validation).expect("valid").claims;
+    assert_eq!((&claims["iss"], &claims["sub"]), (&json!(KEY), &json!("ada")));
+    assert_eq!((&claims["video"]["room"], &claims["video"]["canPublish"]), (&json!("hall"), &json!(false)));
+    for (wrong, status) in [
+        (&["token", "--room", "r", "--identity", "i", "--key", "nobody"][..], 78),
+        (&["token", "--room", "", "--identity", "i"], 1),
+        (&["token", "--room", "r", "--identity", "i", "--grants", "canFly=true"], 2),
+        (&["token", "--room", "r"], 2),
+        (&["dance"], 2),
+    ] {
+        let output = self::output(wrong, &config, &[]);
+        assert_eq!(output.status.code(), Some(status), "{wrong:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// A running binary.
+struct Process {
+    child: Child,
+    /// The base URL that it printed.
+    base: String,
+    printed: String,
+}
+
+impl Process {
+    fn start(name: &str, environment: &[(&str, &str)]) -> Self {
+        let mut child = stube(&[], &write(name, CONFIG), environment).spawn().expect("the binary runs");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut printed = String::new();
+        while !printed.contains("media") {
+            let line = lines.next().expect("it says where to look").expect("text");
+            printed.push_str(&line);
+            printed.push('\n');
+        }
+        let page = printed.lines().find_map(|line| line.trim().strip_prefix("page")).expect("a page");
+        Self { child, base: page.trim().trim_end_matches('/').to_owned(), printed }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs").success());
+    }
+
+    /// Waits for the end: exit status, how long it took, and everything logged.
+    fn end(mut self) -> (Option<i32>, Duration, String) {
+        let since = Instant::now();
+        let status = self.child.wait().expect("an end");
+        let took = since.elapsed();
+        let mut log = String::new();
+        self.child.stderr.take().expect("piped").read_to_string(&mut log).expect("text");
+        (status.code(), took, log)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_end_calls_and_the_process_within_five_seconds() {
+    for signal in ["TERM", "INT"] {
+        let process = Process::start(&format!("signal-{signal}"), &[]);
+        assert!(process.printed.contains("/metrics"), "{}", process.printed);
+        let http = reqwest::Client::new();
+        let rooms = format!("{}/v1/rooms", process.base);
+        let create = http.post(&rooms).basic_auth(KEY, Some(SECRET)).json(&json!({"name": "hall"}));
+        answered(create, 201, "a room").await;
+        let join = http.post(format!("{}/v1/sessions", process.base)).bearer_auth(join_token("hall", "ada"));
+        let join = join.header("content-type", "application/sdp").body(PUBLISH_OFFER).send().await.expect("an answer");
+        assert_eq!(join.status(), 201);
+        process.signal(signal);
+        let (status, took, log) = tokio::task::spawn_blocking(|| process.end()).await.expect("ended");
+        assert_eq!(status, Some(0), "{log}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert!(log.contains("stopping") && log.contains("stopped"), "{log}");
+    }
+}
+
+#[test]
+fn systemd_hears_of_ready_watchdog_and_stopping() {
+    let path = folder("notify").join("socket");
+    let _ = std::fs::remove_file(&path);
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    let heard = || {
+        let mut buffer = [0; 256];
+        let length = socket.recv(&mut buffer).expect("a notification");
+        String::from_utf8_lossy(&buffer[..length]).trim().to_owned()
+    };
+    let environment = [("NOTIFY_SOCKET", path.to_str().expect("UTF-8")), ("WATCHDOG_USEC", "400000")];
+    // `stube()` removes these first, and then cannot set them: so they are set on the command.
+    let mut command = stube(&[], &write("notify", CONFIG), &[]);
+    let mut child = command.envs(environment).spawn().expect("the binary runs");
+    assert_eq!(heard(), "READY=1");
+    for _ in 0..3 {
+        assert_eq!(heard(), "WATCHDOG=1");
+    }
+    assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill runs").success());
+    let stopping = std::iter::repeat_with(heard).find(|state| state != "WATCHDOG=1");
+    assert_eq!(stopping.as_deref(), Some("STOPPING=1"));
+    assert_eq!(child.wait().expect("an end").code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_personal_is_logged() {
+    for format in ["text", "json"] {
+        let process = Process::start(&format!("log-{format}"), &[("STUBE__LOG__FORMAT", format)]);
+        let http = reqwest::Client::new();
+        let url = |path: &str| format!("{}{path}", process.base);
+        let create = http.post(url("/v1/rooms")).basic_auth(KEY, Some(SECRET));
+        answered(create.json(&json!({"name": "canary-room", "metadata": "canary-metadata"})), 201, "a room").await;
+        let token = join_token("canary-room", "canary-identity");
+        let offer = |token: &str, body: String| {
+            let request = http.post(url("/v1/sessions")).bearer_auth(token);
+            request.header("content-type", "application/sdp").body(body).send()
+        };
+        let joined = offer(&token, PUBLISH_OFFER.to_owned()).await.expect("an answer");
+        let session = url(&header(&joined, "location"));
+        let bad = PUBLISH_OFFER.replace("a=ice-pwd", "a=canary-line");
+        for response in [
+            offer(&token, bad).await,
+            offer("canary-token", String::new()).await,
+            http.get(url("/v1/rooms/canary-elsewhere")).basic_auth("canary-key", Some("canary-secret")).send().await,
+            http.post(url("/v1/rooms")).basic_auth(KEY, Some(SECRET)).json(&json!({"canary-field": 1})).send().await,
+            http.patch(&session).header("content-type", "application/sdp").body("canary-sdp").send().await,
+            http.delete(&session).send().await,
+        ] {
+            assert!(response.expect("an answer").status().as_u16() < 500);
+        }
+        process.signal("TERM");
+        let (status, _, log) = tokio::task::spawn_blocking(|| process.end()).await.expect("ended");
+        assert_eq!(status, Some(0));
+        let private = ["canary", "127.0.0.1", "cm9c", token.as_str(), "mapservice", "m=video"];
+        for text in private {
+            assert!(!log.contains(text), "{text} in {log}");
+        }
+        assert!(log.contains("started"), "{log}");
+        if format == "json" {
+            assert!(log.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{log}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! A server in this process, a client for it, tokens made without the server's own code, and problems to expect.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use reqwest::{Method, RequestBuilder, Response};
+use serde_json::{Value, json};
+use stube::config::Config;
+use stube::run::{self, Running};
+
+/// Two tenants.
+pub const KEY: &str = "mapservice";
+pub const SECRET: &str = "the-map-service-secret-is-this-long";
+pub const OTHER_KEY: &str = "neighbour";
+pub const OTHER_SECRET: &str = "the-neighbours-secret-is-also-long";
+
+/// A Chromium that sends video, and one that only receives.
+pub const PUBLISH_OFFER: &str = include_str!("../offers/chromium_plain_vp8.sdp");
+pub const PLAY_OFFER: &str = include_str!("../offers/whip_whep_js_play.sdp");
+
+const CONFIG: &str = r#"
+[keys]
+mapservice = "the-map-service-secret-is-this-long"
+neighbour = "the-neighbours-secret-is-also-long"
+[http]
+listen = "127.0.0.1:0"
+[admin]
+listen = "127.0.0.1:0"
+[media]
+udp_listen = "127.0.0.1:0"
+tcp_listen = ""
+[shard]
+count = 2
+"#;
+
+/// A server on ports of its own.
+pub struct Server {
+    running: Running,
+    http: reqwest::Client,
+}
+
+impl Server {
+    /// With the tests' configuration.
+    pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With some keys changed, written as environment variables.
+    pub async fn with(changes: &[(&str, &str)]) -> Self {
+        let changes = changes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let config = Config::parse(CONFIG, changes).expect("a valid configuration");
+        Self { running: run::start(config).await.expect("a started server"), http: reqwest::Client::new() }
+    }
+
+    /// The absolute URL of a path of the public listener.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.running.http_addr)
+    }
+
+    /// A request without credentials.
+    pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        self.http.request(Method::from_bytes(method.as_bytes()).expect("a method"), self.url(path))
+    }
+
+    /// A request of the map service, by HTTP Basic.
+    pub fn call(&self, method: &str, path: &str) -> RequestBuilder {
+        self.request(method, path).basic_auth(KEY, Some(SECRET))
+    }
+
+    /// A request to the admin listener.
+    pub async fn admin(&self, path: &str) -> Response {
+        let url = format!("http://{}{path}", self.running.admin_addr);
+        self.http.get(url).send().await.expect("an answer")
+    }
+
+    /// Allocates a room of this name.
+    pub async fn room(&self, name: &str) -> Value {
+        let response = self.call("POST", "/v1/rooms").json(&json!({"name": name})).send().await.expect("an answer");
+        assert_eq!(response.status(), 201, "room {name}");
+        response.json().await.expect("a room")
+    }
+
+    /// Joins; the answer must be a session.
+    pub async fn join(&self, room: &str, identity: &str) -> Session {
+        let token = join_token(room, identity);
+        let response = self.offer("/v1/sessions", &token, PUBLISH_OFFER).send().await.expect("an answer");
+        assert_eq!(response.status(), 201, "{}", response.text().await.unwrap_or_default());
+        Session { url: header(&response, "location"), etag: header(&response, "etag"), token }
+    }
+
+    /// A POST of an offer.
+    pub fn offer(&self, path: &str, token: &str, offer: &str) -> RequestBuilder {
+        let request = self.request("POST", path).bearer_auth(token).header("content-type", "application/sdp");
+        request.body(offer.to_owned())
+    }
+
+    /// Ends the server.
+    pub async fn stop(self) {
+        self.running.shutdown().await;
+    }
+}
+
+/// A session that was joined.
+pub struct Session {
+    pub url: String,
+    pub etag: String,
+    pub token: String,
+}
+
+/// A header of a response; empty if it has none.
+pub fn header(response: &Response, name: &str) -> String {
+    response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+/// Seconds since 1970.
+pub fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() as i64
+}
+
+/// A token of these claims, `iss` and `exp` added unless they are there.
+pub fn sign(secret: &str, mut claims: Value) -> String {
+    let object = claims.as_object_mut().expect("an object");
+    object.entry("iss").or_insert(json!(KEY));
+    object.entry("exp").or_insert(json!(now() + 60));
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).expect("a token")
+}
+
+/// A token that joins.
+pub fn join_token(room: &str, identity: &str) -> String {
+    sign(SECRET, json!({"sub": identity, "video": {"room": room, "roomJoin": true}}))
+}
+
+/// Sends, and expects a problem of this status and code; returns its body.
+pub async fn refused(request: RequestBuilder, status: u16, code: &str, what: &str) -> Value {
+    let response = request.send().await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    let (actual, media_type) = (response.status().as_u16(), header(&response, "content-type"));
+    let retry_after = header(&response, "retry-after");
+    let text = response.text().await.unwrap_or_default();
+    assert_eq!(actual, status, "{what}: {text}");
+    assert_eq!(media_type, "application/problem+json", "{what}");
+    let problem: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{what}: {text}"));
+    assert_eq!(problem["code"], code, "{what}: {text}");
+    assert_eq!(problem["status"], status, "{what}");
+    assert_eq!(problem["type"], format!("urn:stube:problem:{code}"), "{what}");
+    for member in ["title", "detail", "instance"] {
+        assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{what}: {member}");
+    }
+    assert_eq!(!retry_after.is_empty(), matches!(status, 429 | 503), "{what}");
+    problem
+}
+
+/// Sends, and expects success of this status with JSON.
+pub async fn answered(request: RequestBuilder, status: u16, what: &str) -> Value {
+    let response = request.send().await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    let actual = response.status().as_u16();
+    let text = response.text().await.unwrap_or_default();
+    assert_eq!(actual, status, "{what}: {text}");
+    serde_json::from_str(&text).unwrap_or(Value::Null)
+}

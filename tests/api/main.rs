@@ -1,0 +1,12 @@
+//! The HTTP API against the contract: the whole server in this process, driven over real connections.
+
+#![allow(clippy::disallowed_methods, reason = "tests own their clock, their entropy and their processes")]
+
+mod access;
+mod binary;
+mod client;
+mod http;
+mod page;
+mod participants;
+mod rooms;
+mod sessions;
