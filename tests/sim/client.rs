@@ -346,8 +346,10 @@ impl Client {
                     contents: transmit.contents.to_vec(),
                 }),
                 Ok(Output::Event(event)) => self.handle_event(event, cause, now, faults),
-                Err(error) => {
-                    faults.add(format!("str0m: {error}"));
+                // A goodbye that comes before SCTP is up ends in an error too.
+                Err(_) => {
+                    self.closed = true;
+                    self.rtc.disconnect();
                     self.rtc_due = now + DECODER_TICK;
                     return;
                 }

@@ -94,9 +94,7 @@ fn check_isolation(world: &World, index: usize, place: usize, stream: &Stream, f
 fn check_continuity(world: &World, slot: &Slot, stream: &Stream, faults: &mut Faults) {
     let mut log = slot.log.iter();
     let Some((first, stamp)) = log.next() else { return };
-    if stream.emitted.first_key_value().is_some_and(|(emitted, _)| emitted == first)
-        && !starts_decoding(slot, stamp)
-    {
+    if stream.emitted.first_key_value().is_some_and(|(emitted, _)| emitted == first) && !starts_decoding(slot, stamp) {
         faults.add("the first packet is not the start of a key frame");
     }
     let mut run = Run { sequence: *first, stamp: *stamp, started: left_at(stream, *first) };
@@ -104,12 +102,16 @@ fn check_continuity(world: &World, slot: &Slot, stream: &Stream, faults: &mut Fa
         let gap_out = sequence - run.sequence;
         let gap_in = i64::from(stamp.serial) - i64::from(run.stamp.serial);
         let same = (run.stamp.track, run.stamp.layer) == (stamp.track, stamp.layer);
-        if same && gap_in < gap_out as i64 {
+        let lost = stream.emitted.range(run.sequence + 1..*sequence).next().is_some();
+        if same && gap_in < gap_out as i64 && !lost {
             faults.add(format!("{} to {sequence}: {gap_out} packets out of {gap_in} packets in", run.sequence));
         } else if same && gap_in == gap_out as i64 {
             check_gap(world, stream, &run, *sequence, faults);
+        } else if lost {
+            // The seam itself was not seen.
+            run.started = None;
         } else {
-            check_seam(slot, stream, &run, *sequence, stamp, faults);
+            check_seam(slot, &run, *sequence, stamp, faults);
             run.started = left_at(stream, *sequence);
         }
         (run.sequence, run.stamp) = (*sequence, *stamp);
@@ -136,8 +138,11 @@ fn check_gap(world: &World, stream: &Stream, run: &Run, after: u64, faults: &mut
     for missing in run.sequence + 1..after {
         let serial = run.stamp.serial + (missing - run.sequence) as u32;
         let Some(at) = delivered_at(world, run.stamp, serial) else { continue };
-        // The second packet of a key frame may overtake the first, with which the run starts.
-        let overtook = run.started.is_none_or(|started| at <= started);
+        // A later packet of a key frame may overtake the first one, which the slot waits for: at the start of a run,
+        // and wherever a slot goes on after its track was muted.
+        let resumes = run.stamp.keyframe || run.sequence + 1 < missing;
+        let start = if resumes { left_at(stream, missing - 1).max(run.started) } else { run.started };
+        let overtook = start.is_none_or(|start| at <= start);
         if !overtook && !stream.emitted.contains_key(&missing) {
             let (track, at) = (run.stamp.track, at - world.start);
             faults.add(format!("{missing} is left out, though packet {serial} of {track:?} came at {at:?}"));
@@ -146,10 +151,8 @@ fn check_gap(world: &World, stream: &Stream, run: &Run, after: u64, faults: &mut
 }
 
 /// Something was left out, or another source begins: only with a key frame can a decoder follow.
-fn check_seam(slot: &Slot, stream: &Stream, run: &Run, after: u64, stamp: &Stamp, faults: &mut Faults) {
-    // Only where nothing was lost in between are these two packets the seam itself.
-    let lost = stream.emitted.range(run.sequence + 1..after).next().is_some();
-    if !lost && !starts_decoding(slot, stamp) {
+fn check_seam(slot: &Slot, run: &Run, after: u64, stamp: &Stamp, faults: &mut Faults) {
+    if !starts_decoding(slot, stamp) {
         faults.add(format!("{} to {after}: goes on without a key frame; {:?} then {stamp:?}", run.sequence, run.stamp));
     }
 }

@@ -25,7 +25,7 @@ pub fn check_liveness(world: &mut World) {
         if !member.is_in() {
             continue;
         }
-        if member.joined_at.is_none() || member.client.connected_at.is_none() {
+        if member.client.closed || member.joined_at.is_none() || member.client.connected_at.is_none() {
             faults.add("is not connected");
             continue;
         }
@@ -40,7 +40,7 @@ pub fn check_liveness(world: &mut World) {
 
 /// Those whom the server may still take for present, though they are not.
 fn has_ghosts(world: &World, room: usize) -> bool {
-    world.members.iter().any(|member| member.room == room && member.life == Life::Crashed && member.ended.is_none())
+    world.members.iter().any(|member| member.room == room && member.is_ghost())
 }
 
 fn others<'a>(world: &'a World, index: usize) -> impl Iterator<Item = &'a Member> {
@@ -67,6 +67,13 @@ fn offered(world: &World, index: usize, kind: MediaKind) -> Vec<(TrackKey, Strin
     offered
 }
 
+/// Whether there are more tracks, muted or not, than slots.
+fn crowded(world: &World, index: usize, kind: MediaKind) -> bool {
+    let slots = world.members[index].client.slots.iter().filter(|slot| slot.kind == kind).count();
+    let there = others(world, index).filter(|other| other.ended.is_none()).flat_map(|other| &other.client.publications);
+    there.filter(|publication| publication.kind == kind).count() > slots
+}
+
 /// Every wanted track flows, or every slot is full.
 fn check_flow(world: &World, index: usize, kind: MediaKind, faults: &mut Faults) {
     let member = &world.members[index];
@@ -78,8 +85,9 @@ fn check_flow(world: &World, index: usize, kind: MediaKind, faults: &mut Faults)
     };
     match explicit {
         Some(sids) => wanted.retain(|(_, sid, _)| sids.contains(sid)),
-        // Unasked, nobody is shown a screen.
-        None => wanted.retain(|(_, _, source)| *source != "screen_share"),
+        // Unasked, screens get the slots that all the cameras leave, the muted ones too.
+        None if crowded(world, index, kind) => wanted.retain(|(_, _, source)| *source != "screen_share"),
+        None => {}
     }
     if !member.grants.can_subscribe {
         wanted.clear();
@@ -106,10 +114,8 @@ fn check_roster(world: &World, index: usize, faults: &mut Faults) {
     if member.client.channel.welcomed_at.is_none() {
         return faults.add("was never welcomed");
     }
-    let ghosts: BTreeSet<_> = others(world, index)
-        .filter(|other| other.life == Life::Crashed && other.ended.is_none())
-        .map(|other| other.participant.to_string())
-        .collect();
+    let ghosts: BTreeSet<_> =
+        others(world, index).filter(|other| other.is_ghost()).map(|other| other.participant.to_string()).collect();
     let tracks_of = |other: &Member| -> BTreeMap<String, (String, bool)> {
         let publications = other.client.publications.iter().enumerate();
         let published = publications.filter_map(|(number, publication)| {
@@ -133,8 +139,11 @@ fn check_roster(world: &World, index: usize, faults: &mut Faults) {
             (sid.clone(), tracks.collect())
         })
         .collect();
-    if told != truth {
-        faults.add(format!("was told {told:?}, but there are {truth:?}"));
+    let sids: BTreeSet<_> = told.keys().chain(truth.keys()).collect();
+    for sid in sids.into_iter().filter(|sid| told.get(*sid) != truth.get(*sid)) {
+        let name =
+            world.members.iter().find(|other| other.participant.to_string() == *sid).map(|other| &other.identity);
+        faults.add(format!("was told of {name:?} {:?}, but it is {:?}", told.get(sid), truth.get(sid)));
     }
     for (number, publication) in member.client.publications.iter().enumerate() {
         if publication.active && member.client.own_track(number).is_none() {

@@ -159,6 +159,11 @@ impl Member {
         self.life == Life::In && self.ended.is_none()
     }
 
+    /// Gone, but the server cannot know yet: it crashed, or its goodbye was lost.
+    pub fn is_ghost(&self) -> bool {
+        matches!(self.life, Life::Crashed | Life::Leaving) && self.ended.is_none()
+    }
+
     /// In the room for all to see, as far as the server has said.
     pub fn is_present(&self) -> bool {
         self.is_in() && self.joined_at.is_some()

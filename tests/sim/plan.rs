@@ -12,12 +12,14 @@ use crate::liveness::check_liveness;
 use crate::member::{Joiner, Said, Want};
 use crate::net::Conditions;
 use crate::rng::Rng;
-use crate::world::World;
+use crate::world::{DEPARTURE_TIMEOUT, RESTART_TIMEOUT, World};
 
 const ROOMS: usize = 2;
 const MOST_MEMBERS: usize = 8;
 /// How long a network that has healed may take until everything flows.
 const LIVENESS: Duration = Duration::from_secs(10);
+/// How long str0m's ICE-lite side waits for checks.
+const ICE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The verbs and how often each is drawn.
 const VERBS: [(Verb, u32); 15] = [
@@ -98,8 +100,7 @@ impl Plan {
                 _ => self.world.leave(index, true, true),
             }
         }
-        // ICE gives up after 15 s without a check; then the server waits for a restart; then the room waits.
-        self.world.run_for(Duration::from_secs(32));
+        self.world.run_for(ICE_TIMEOUT + RESTART_TIMEOUT + DEPARTURE_TIMEOUT + Duration::from_secs(5));
         check_accounts(&mut self.world);
         check_forwarding(&mut self.world);
         self.world.check_empty();

@@ -7,7 +7,7 @@ use crate::liveness::check_liveness;
 use crate::member::Joiner;
 use crate::net::{Burst, Conditions};
 use crate::seal;
-use crate::world::World;
+use crate::world::{DEPARTURE_TIMEOUT, World};
 
 /// Plays a scenario with one room, lets everyone leave, and checks everything at the end.
 fn scenario(seed: u64, play: impl FnOnce(&mut World) + Send + 'static) {
@@ -18,7 +18,7 @@ fn scenario(seed: u64, play: impl FnOnce(&mut World) + Send + 'static) {
         for index in 0..world.members.len() {
             world.leave(index, index % 2 == 0, true);
         }
-        world.run_for(Duration::from_secs(5));
+        world.run_for(DEPARTURE_TIMEOUT + Duration::from_secs(3));
         check_accounts(&mut world);
         check_forwarding(&mut world);
         world.check_empty();
