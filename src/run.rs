@@ -82,6 +82,8 @@ fn shards_config(media: &MediaConfig, count: usize) -> ShardsConfig {
         udp_listen: media.udp_listen,
         tcp_listen: media.tcp_listen,
         advertise: media.advertise.clone(),
+        connect_timeout: media.connect_timeout,
+        restart_timeout: media.restart_timeout,
     }
 }
 

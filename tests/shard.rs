@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 fn config(count: usize, listen: &str) -> ShardsConfig {
     let address: SocketAddr = listen.parse().expect("an address");
-    ShardsConfig { count, udp_listen: address, tcp_listen: Some(address), advertise: Vec::new() }
+    ShardsConfig { count, udp_listen: address, tcp_listen: Some(address), ..ShardsConfig::default() }
 }
 
 fn address(shards: &Shards, transport: Transport) -> SocketAddr {
@@ -72,6 +72,7 @@ async fn ports_are_free_again_after_the_stop() {
         udp_listen: address(&shards, Transport::Udp),
         tcp_listen: None,
         advertise: vec!["203.0.113.9".parse().expect("an address")],
+        ..ShardsConfig::default()
     };
     assert!(matches!(Shards::start(&taken).err(), Some(ShardError::Listen { transport: "UDP", .. })));
     shards.stop().await;

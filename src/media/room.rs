@@ -11,7 +11,7 @@ use super::signal::{ParticipantEvent, Signal, TrackEvent};
 use super::speakers::{self, SpeakerDetector};
 use super::subscription::Slot;
 use super::timers::{Timer, TimerTable};
-use super::track::Track;
+use super::track::{Noted, Track};
 use super::{EncodingIndex, Forward, Input, Join, NewSlot, NewTrack, Output, Seat, SlotIndex, TrackKey};
 use crate::command::{
     CallState, EndReason, Grants, MediaKind, Notice, ParticipantInfo, ParticipantState, Refusal, RoomSettings,
@@ -176,8 +176,8 @@ impl Room {
         if self.timers.take_expired(Timer::Speakers, now) {
             self.judge_speakers(now);
         }
-        if self.timers.take_expired(Timer::Layers, now) {
-            self.aim_at_best_encodings(now);
+        if self.timers.take_expired(Timer::Tracks, now) {
+            self.look_at_tracks(now);
         }
         self.settle(now);
     }
@@ -200,7 +200,7 @@ impl Room {
         if !track.is_offered() {
             return self.drops.count(DropReason::UnpublishedTrack);
         }
-        let codec_changed = track.note(encoding, packet, now);
+        let Noted { start, codec_changed } = track.note(encoding, packet, now);
         let copies = track.subscribers.len() as u64;
         self.copies_due += copies;
         if track.muted {
@@ -215,7 +215,7 @@ impl Room {
             let Some(participant) = self.seats.get_mut(usize::from(seat.0)).and_then(Option::as_mut) else { continue };
             let Some(bound) = participant.slots.get_mut(usize::from(slot.0)) else { continue };
             let awaited = bound.awaits(encoding);
-            match bound.forward(encoding, packet) {
+            match bound.forward(encoding, packet, start) {
                 Ok((seq, timestamp)) => {
                     slot_changed |= awaited;
                     let (to, captured_at) = (participant.peer, packet.captured_at);
@@ -258,18 +258,18 @@ impl Room {
                 self.timers.set(Timer::MaxDuration, now + max);
             }
         }
-        self.reconcile_tracks(seat, now);
         self.tell_participant(seat, ParticipantEvent::Joined, None);
+        self.reconcile_tracks(seat, now);
         self.slots_stale = true;
     }
 
     fn leave(&mut self, seat: Seat, reason: EndReason, now: Instant) {
         let Some(participant) = self.participant(seat) else { return };
         let tracks = participant.tracks.clone();
-        self.tell_participant(seat, ParticipantEvent::Left, Some(reason));
         for key in tracks {
             self.unpublish(seat, key, now);
         }
+        self.tell_participant(seat, ParticipantEvent::Left, Some(reason));
         for track in self.tracks.iter_mut().flatten() {
             track.subscribers.retain(|(subscriber, _)| *subscriber != seat);
         }
@@ -306,10 +306,8 @@ impl Room {
         let key = self.next_track();
         let Some(participant) = self.participant_mut(seat) else { return };
         participant.tracks.push(key);
-        let track = Track::new(new, seat);
-        if track.encodings.len() > 1 {
-            self.timers.set_earlier(Timer::Layers, now + super::slots::LAYERS_TICK);
-        }
+        let track = Track::new(new, seat, now);
+        self.timers.set_earlier(Timer::Tracks, now + super::slots::TRACKS_TICK);
         match self.tracks.get_mut(key.0 as usize) {
             Some(free) => *free = Some(track),
             None => self.tracks.push(Some(track)),

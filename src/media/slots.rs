@@ -10,8 +10,8 @@ use super::timers::Timer;
 use super::{EncodingIndex, Room, Seat, SlotIndex, TrackKey};
 use crate::command::{MediaKind, Notice, ParticipantState, Source};
 
-/// How often encodings are looked at for a better one.
-pub const LAYERS_TICK: Duration = Duration::from_secs(1);
+/// How often tracks and their encodings are looked at.
+pub const TRACKS_TICK: Duration = Duration::from_secs(1);
 
 /// A track that may go into slots, ranked for those who did not say what they want.
 #[derive(Debug, Clone, Copy)]
@@ -38,12 +38,13 @@ impl Room {
         }
     }
 
-    /// All tracks on offer: the unmuted first, then by who spoke last, then by seat.
+    /// All tracks on offer: the unmuted and living first, then by who spoke last, then by seat.
     fn candidates(&self) -> Vec<Candidate> {
         let tracks = self.tracks.iter().enumerate().filter_map(|(index, track)| {
             let track = track.as_ref().filter(|track| track.is_offered())?;
             let wanted = Wanted { track: TrackKey(index as u32), codec: track.codec };
-            let rank = (track.muted, std::cmp::Reverse(self.speakers.last_spoke(track.owner)), track.owner);
+            let idle = track.muted || !track.alive;
+            let rank = (idle, std::cmp::Reverse(self.speakers.last_spoke(track.owner)), track.owner);
             Some((rank, Candidate { wanted, owner: track.owner, kind: track.kind, source: track.source }))
         });
         let mut ranked: Vec<_> = tracks.collect();
@@ -118,21 +119,20 @@ impl Room {
         self.participant_mut(seat)?.slots.get_mut(usize::from(index.0))
     }
 
-    /// Lets every slot follow the best living encoding of its simulcast track.
-    pub(super) fn aim_at_best_encodings(&mut self, now: Instant) {
-        let mut simulcast = false;
+    /// Notes which tracks are alive, and lets every slot follow the best living encoding of its simulcast track.
+    pub(super) fn look_at_tracks(&mut self, now: Instant) {
+        for track in self.tracks.iter_mut().flatten() {
+            self.slots_stale |= track.look(now);
+            self.timers.set_earlier(Timer::Tracks, now + TRACKS_TICK);
+        }
         for index in 0..self.tracks.len() {
             let Some(track) = self.tracks[index].as_ref().filter(|track| track.encodings.len() > 1) else { continue };
-            simulcast = true;
             let (best, subscribers) = (track.best_encoding(now), track.subscribers.clone());
             for (seat, slot) in subscribers {
                 if self.slot_mut(seat, slot).is_some_and(|slot| slot.aim(best)) {
                     self.want_keyframe(TrackKey(index as u32), best, now);
                 }
             }
-        }
-        if simulcast {
-            self.timers.set_earlier(Timer::Layers, now + LAYERS_TICK);
         }
     }
 

@@ -58,8 +58,9 @@ impl Slot {
         self.binding.is_some_and(|binding| binding.target == encoding && binding.current != Some(encoding))
     }
 
-    /// The outgoing number and timestamp of a packet of the bound track, or why it is not sent.
-    pub fn forward(&mut self, encoding: EncodingIndex, packet: &Packet) -> Result<(u64, u32), DropReason> {
+    /// The outgoing number and timestamp of a packet of the bound track, or why it is not sent. `start`: a decoder that
+    /// has seen nothing before can start with it.
+    pub fn forward(&mut self, encoding: EncodingIndex, packet: &Packet, start: bool) -> Result<(u64, u32), DropReason> {
         let binding = self.binding.as_mut().ok_or(DropReason::OtherLayer)?;
         if !self.codecs.contains(packet.codec) {
             return Err(DropReason::CodecMismatch);
@@ -68,7 +69,7 @@ impl Slot {
             if binding.target != encoding {
                 return Err(DropReason::OtherLayer);
             }
-            if !packet.keyframe {
+            if !start {
                 return Err(DropReason::AwaitingKeyframe);
             }
             binding.current = Some(encoding);
@@ -111,10 +112,10 @@ mod tests {
     fn nothing_flows_before_a_keyframe() {
         let mut slot = slot();
         slot.bind(bind_to(TrackKey(0), EncodingIndex(0)));
-        assert_eq!(slot.forward(EncodingIndex(0), &packet(1, 1, false)), Err(DropReason::AwaitingKeyframe));
-        assert_eq!(slot.forward(EncodingIndex(0), &packet(1, 2, true)).map(|(seq, _)| seq), Ok(10));
-        assert_eq!(slot.forward(EncodingIndex(0), &packet(1, 3, false)).map(|(seq, _)| seq), Ok(11));
-        assert_eq!(slot.forward(EncodingIndex(0), &packet(1, 1, false)), Err(DropReason::BeforeSwitch));
+        assert_eq!(slot.forward(EncodingIndex(0), &packet(1, 1, false), false), Err(DropReason::AwaitingKeyframe));
+        assert_eq!(slot.forward(EncodingIndex(0), &packet(1, 2, true), true).map(|(seq, _)| seq), Ok(10));
+        assert_eq!(slot.forward(EncodingIndex(0), &packet(1, 3, false), false).map(|(seq, _)| seq), Ok(11));
+        assert_eq!(slot.forward(EncodingIndex(0), &packet(1, 1, false), false), Err(DropReason::BeforeSwitch));
     }
 
     #[test]
@@ -122,12 +123,12 @@ mod tests {
         let (low, high) = (EncodingIndex(0), EncodingIndex(1));
         let mut slot = slot();
         slot.bind(bind_to(TrackKey(0), low));
-        assert!(slot.forward(low, &packet(1, 1, true)).is_ok());
+        assert!(slot.forward(low, &packet(1, 1, true), true).is_ok());
         assert!(slot.aim(high) && slot.awaits(high));
-        assert_eq!(slot.forward(high, &packet(2, 70, false)), Err(DropReason::AwaitingKeyframe));
-        assert!(slot.forward(low, &packet(1, 2, false)).is_ok());
-        assert_eq!(slot.forward(high, &packet(2, 71, true)).map(|(seq, _)| seq), Ok(12));
-        assert_eq!(slot.forward(low, &packet(1, 3, false)), Err(DropReason::OtherLayer));
+        assert_eq!(slot.forward(high, &packet(2, 70, false), false), Err(DropReason::AwaitingKeyframe));
+        assert!(slot.forward(low, &packet(1, 2, false), false).is_ok());
+        assert_eq!(slot.forward(high, &packet(2, 71, true), true).map(|(seq, _)| seq), Ok(12));
+        assert_eq!(slot.forward(low, &packet(1, 3, false), false), Err(DropReason::OtherLayer));
     }
 
     #[test]
@@ -135,6 +136,6 @@ mod tests {
         let mut slot = slot();
         slot.bind(bind_to(TrackKey(0), EncodingIndex(0)));
         let foreign = Packet { codec: Codec::Av1, ..packet(1, 1, true) };
-        assert_eq!(slot.forward(EncodingIndex(0), &foreign), Err(DropReason::CodecMismatch));
+        assert_eq!(slot.forward(EncodingIndex(0), &foreign, true), Err(DropReason::CodecMismatch));
     }
 }

@@ -14,12 +14,12 @@ pub enum Timer {
     Keyframe,
     /// Speakers are judged.
     Speakers,
-    /// Encodings are looked at: which are alive, which one to forward.
-    Layers,
+    /// Tracks and encodings are looked at: which are alive, which one to forward.
+    Tracks,
 }
 
 impl Timer {
-    const ALL: [Self; 5] = [Self::Empty, Self::MaxDuration, Self::Keyframe, Self::Speakers, Self::Layers];
+    const ALL: [Self; 5] = [Self::Empty, Self::MaxDuration, Self::Keyframe, Self::Speakers, Self::Tracks];
 }
 
 /// The pending deadlines, one of each kind at most.

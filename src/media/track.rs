@@ -28,6 +28,10 @@ pub struct Track {
     /// Others have been told of it.
     pub announced: bool,
     pub encodings: Vec<Encoding>,
+    /// Something came of it lately, as of the last look. A publisher whose network is gone must not keep a slot from
+    /// those who can be seen.
+    pub alive: bool,
+    published_at: Instant,
     /// The slots it is bound to.
     pub subscribers: Vec<(Seat, SlotIndex)>,
 }
@@ -38,15 +42,31 @@ pub struct Encoding {
     pub rid: String,
     pub keyframes: KeyframeRequests,
     last_packet: Option<Instant>,
+    /// The latest packet so far: SSRC and sequence number.
+    latest: Option<(u32, u64)>,
+}
+
+/// What a packet is to its track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Noted {
+    /// A decoder can start with it, and what follows is still to come. A keyframe whose later packets have overtaken
+    /// its first would start with a hole that no retransmission can fill; the next one will do.
+    pub start: bool,
+    /// The publisher sends another codec than before.
+    pub codec_changed: bool,
 }
 
 impl Track {
     /// A track as its m-line describes it.
-    pub fn new(new: NewTrack, owner: Seat) -> Self {
+    pub fn new(new: NewTrack, owner: Seat, now: Instant) -> Self {
         let rids = if new.rids.is_empty() { vec![String::new()] } else { new.rids };
         let several = rids.len() > 1;
-        let encoding =
-            |(index, rid)| Encoding { rid, keyframes: KeyframeRequests::new(several && index == 0), last_packet: None };
+        let encoding = |(index, rid)| Encoding {
+            rid,
+            keyframes: KeyframeRequests::new(several && index == 0),
+            last_packet: None,
+            latest: None,
+        };
         Self {
             sid: new.sid,
             mid: new.mid,
@@ -57,6 +77,8 @@ impl Track {
             muted: false,
             permitted: false,
             announced: false,
+            alive: true,
+            published_at: now,
             encodings: rids.into_iter().enumerate().map(encoding).collect(),
             subscribers: Vec::new(),
         }
@@ -80,15 +102,28 @@ impl Track {
         self.permitted && self.announced
     }
 
-    /// Notes a packet. Whether its codec is news.
-    pub fn note(&mut self, encoding: EncodingIndex, packet: &Packet, now: Instant) -> bool {
+    /// Notes a packet.
+    pub fn note(&mut self, encoding: EncodingIndex, packet: &Packet, now: Instant) -> Noted {
+        let mut start = packet.keyframe;
         if let Some(encoding) = self.encodings.get_mut(usize::from(encoding.0)) {
             encoding.last_packet = Some(now);
-            if packet.keyframe {
+            match encoding.latest {
+                Some((ssrc, seq)) if ssrc == packet.ssrc && seq > packet.seq => start = false,
+                _ => encoding.latest = Some((packet.ssrc, packet.seq)),
+            }
+            if start {
                 encoding.keyframes.satisfied();
             }
         }
-        std::mem::replace(&mut self.codec, packet.codec) != packet.codec
+        Noted { start, codec_changed: std::mem::replace(&mut self.codec, packet.codec) != packet.codec }
+    }
+
+    /// Looks whether it is alive. Whether that is news.
+    pub fn look(&mut self, now: Instant) -> bool {
+        let recent = |at: Instant| now.saturating_duration_since(at) < ALIVE;
+        let sends = self.encodings.iter().any(|encoding| encoding.last_packet.is_some_and(recent));
+        let alive = sends || recent(self.published_at);
+        std::mem::replace(&mut self.alive, alive) != alive
     }
 
     /// The encoding to forward: the highest that is alive, or the lowest until one is. Layers by need and bandwidth
@@ -118,7 +153,11 @@ mod tests {
     fn simulcast() -> Track {
         let rids = ["q", "h", "f"].map(String::from).to_vec();
         let (sid, mid) = (TrackId::from_bits(1), "0".into());
-        Track::new(NewTrack { sid, mid, kind: MediaKind::Video, position: 0, codec: Codec::Vp8, rids }, Seat(0))
+        Track::new(
+            NewTrack { sid, mid, kind: MediaKind::Video, position: 0, codec: Codec::Vp8, rids },
+            Seat(0),
+            Instant::now(),
+        )
     }
 
     #[test]

@@ -67,6 +67,11 @@ pub fn is_binding_success(contents: &[u8]) -> bool {
     contents.starts_with(&BINDING_SUCCESS)
 }
 
+/// Whether a datagram is STUN (RFC 7983).
+pub fn is_stun(contents: &[u8]) -> bool {
+    classify(contents) == Some(Class::Stun)
+}
+
 impl Demux {
     /// Finds the peer.
     pub fn route(&self, datagram: &Datagram<'_>) -> Route {

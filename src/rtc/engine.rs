@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::demux::{self, Demux, MAX_ADDRESSES_PER_PEER, Route};
 use super::formats::Formats;
+use super::path::Hop;
 use super::peer::{Peer, PeerOutput, Phase, Received};
 use super::schedule::{Schedule, Wake};
 use super::{Datagram, EngineConfig, Input, Output, Stats, Timer};
@@ -137,7 +138,7 @@ impl Engine {
         }
         let mut addresses = BTreeSet::new();
         for peer in self.peers.iter().flatten() {
-            match (peer.phase, peer.path) {
+            match (peer.phase, peer.sends_to) {
                 (Phase::Connecting { .. }, _) => stats.sessions_connecting += 1,
                 (Phase::Connected | Phase::Lost { .. }, Some((transport, address))) => {
                     addresses.insert(address);
@@ -161,7 +162,11 @@ impl Engine {
             Route::Peer { key, binding } => (key, binding),
             Route::Drop(reason) => return self.counters.drops.count(reason),
         };
-        match self.with_peer(key, |peer, _| peer.receive(datagram, now)) {
+        let receive = |peer: &mut Peer, _: &mut Formats| {
+            peer.path.heard(datagram.transport, datagram.source, now);
+            peer.receive(datagram, now)
+        };
+        match self.with_peer(key, receive) {
             Some(Err(reason)) => self.counters.drops.count(reason),
             None => self.counters.drops.count(DropReason::Internal),
             Some(Ok(())) => {}
@@ -194,7 +199,7 @@ impl Engine {
                 PeerOutput::Transmit(transmit) => {
                     let answered = request.filter(|request| request.source == transmit.destination);
                     if let Some(request) = answered.filter(|_| demux::is_binding_success(&transmit.contents)) {
-                        self.bind(key, request.transport, request.source);
+                        self.bind(key, request, now);
                     }
                     self.outputs.push_back(Output::Transmit(transmit));
                 }
@@ -219,11 +224,14 @@ impl Engine {
         self.drain_room(index, Some(received), now);
     }
 
-    fn bind(&mut self, key: PeerKey, transport: Transport, source: SocketAddr) {
+    /// The request came from who it says.
+    fn bind(&mut self, key: PeerKey, request: &Datagram<'_>, now: Instant) {
+        let Datagram { transport, source, destination: local, .. } = *request;
+        let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
+        peer.path.checked(Hop { transport, remote: source, local }, now);
         if !self.demux.bind(transport, source, key) {
             return;
         }
-        let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
         peer.addresses.push_back((transport, source));
         let stale = (peer.addresses.len() > MAX_ADDRESSES_PER_PEER).then(|| peer.addresses.pop_front()).flatten();
         if let Some((transport, source)) = stale {
@@ -266,7 +274,7 @@ impl Engine {
         peer.connected_at = Some(now);
         let (index, seat, participant, session) = (peer.room, peer.seat, peer.participant, peer.session);
         let took = now.saturating_duration_since(peer.opened_at);
-        let transport = peer.path.map_or(Transport::Udp, |(transport, _)| transport);
+        let transport = peer.sends_to.map_or(Transport::Udp, |(transport, _)| transport);
         let Some(room) = self.rooms.get(index).and_then(Option::as_ref).map(Room::id) else { return };
         self.tell_room(index, media::Input::Connected(seat), now);
         let joined = Notice::ParticipantJoined { room, participant, session, at: now, took, transport };
@@ -366,6 +374,7 @@ impl Engine {
             return false;
         }
         peer.phase = phase;
+        peer.forget_tracks();
         let (index, seat, session, participant) = (peer.room, peer.seat, peer.session, peer.participant);
         let joined_at = peer.connected_at;
         for ufrag in &peer.ufrags {

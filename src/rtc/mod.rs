@@ -26,6 +26,7 @@ mod fragment;
 mod negotiate;
 mod offer;
 mod outbox;
+mod path;
 mod peer;
 mod schedule;
 

@@ -17,7 +17,8 @@ use str0m::{Candidate as Str0mCandidate, Event, IceConnectionState, Input, Outpu
 use super::formats::{FormatKey, Formats, Incoming, Outgoing};
 use super::offer::Offer;
 use super::outbox::Outbox;
-use super::{Datagram, Timer, Transmit, channel, codec};
+use super::path::{Hop, Path};
+use super::{Datagram, Timer, Transmit, channel, codec, demux};
 use crate::command::{EndReason, MediaKind, Transport};
 use crate::ids::{ParticipantId, SessionId};
 use crate::media::clock::{PublisherClock, Report};
@@ -46,7 +47,8 @@ pub struct Peer {
     /// Authenticated source addresses, oldest first.
     pub addresses: VecDeque<(Transport, SocketAddr)>,
     /// Where the last datagram went.
-    pub path: Option<(Transport, IpAddr)>,
+    pub sends_to: Option<(Transport, IpAddr)>,
+    pub path: Path,
     pub(super) offer: Offer,
     pub(super) tracks: Vec<TrackLine>,
     pub(super) slots: Vec<SlotLine>,
@@ -162,7 +164,8 @@ impl Peer {
             ice: 0,
             ufrags: VecDeque::new(),
             addresses: VecDeque::new(),
-            path: None,
+            sends_to: None,
+            path: Path::default(),
             offer,
             tracks: Vec::new(),
             slots: Vec::new(),
@@ -306,6 +309,12 @@ impl Peer {
         self.sources.retain(|_, source| source.track != key);
     }
 
+    /// Forgets all tracks: the session is over, and their keys may soon be somebody else's.
+    pub fn forget_tracks(&mut self) {
+        self.tracks.clear();
+        self.sources.clear();
+    }
+
     pub(super) fn forget_formats(&mut self) {
         self.incoming = Incoming::default();
         self.outgoing = Outgoing::default();
@@ -342,7 +351,7 @@ impl Peer {
                     self.due = at.max(now + MIN_SLEEP);
                     return None;
                 }
-                Output::Transmit(transmit) => return Some(self.transmit(transmit)),
+                Output::Transmit(transmit) => return Some(self.transmit(transmit, now)),
                 Output::Event(event) => {
                     if let Some(output) = self.event(event, formats, now) {
                         return Some(output);
@@ -352,14 +361,22 @@ impl Peer {
         }
     }
 
-    fn transmit(&mut self, transmit: str0m::net::Transmit) -> PeerOutput {
+    fn transmit(&mut self, transmit: str0m::net::Transmit, now: Instant) -> PeerOutput {
         let transport = if transmit.proto == Protocol::Udp { Transport::Udp } else { Transport::Tcp };
-        self.path = Some((transport, transmit.destination.ip()));
+        let contents: Vec<u8> = transmit.contents.into();
+        let nominated = Hop { transport, remote: transmit.destination, local: transmit.source };
+        let hop = if demux::is_stun(&contents) {
+            // The answer to a check goes where the check came from.
+            nominated
+        } else {
+            self.path.redirect(transport, nominated.remote, now).unwrap_or(nominated)
+        };
+        self.sends_to = Some((hop.transport, hop.remote.ip()));
         PeerOutput::Transmit(Transmit {
-            transport,
-            source: transmit.source,
-            destination: transmit.destination,
-            contents: transmit.contents.into(),
+            transport: hop.transport,
+            source: hop.local,
+            destination: hop.remote,
+            contents,
         })
     }
 

@@ -70,7 +70,6 @@ fn open(address: SocketAddr, transport: Transport) -> io::Result<Socket> {
         Transport::Udp => (Type::DGRAM, Protocol::UDP),
         Transport::Tcp => (Type::STREAM, Protocol::TCP),
     };
-    #[expect(clippy::disallowed_methods, reason = "shard/ owns the media sockets; all are made here")]
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;

@@ -47,6 +47,24 @@ pub struct ShardsConfig {
     pub tcp_listen: Option<SocketAddr>,
     /// Addresses to put into candidates instead of the interfaces' own.
     pub advertise: Vec<IpAddr>,
+    /// From an answered offer to connected media.
+    pub connect_timeout: Duration,
+    /// From losing the media path to the end of the session.
+    pub restart_timeout: Duration,
+}
+
+impl Default for ShardsConfig {
+    /// The contract's listeners and timeouts.
+    fn default() -> Self {
+        Self {
+            count: 0,
+            udp_listen: SocketAddr::from(([0, 0, 0, 0], 7882)),
+            tcp_listen: Some(SocketAddr::from(([0, 0, 0, 0], 7881))),
+            advertise: Vec::new(),
+            connect_timeout: Duration::from_secs(15),
+            restart_timeout: Duration::from_secs(30),
+        }
+    }
 }
 
 /// A shard could not be started.
@@ -216,6 +234,5 @@ impl MediaEngine for Engine {
 /// The media clock; the only place the ring reads it.
 #[expect(clippy::disallowed_methods, reason = "the media clock has this one owner")]
 fn clock() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "the ring's only clock")]
     Instant::now()
 }

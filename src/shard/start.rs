@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::{Poll, Waker};
 use rand::TryRng;
@@ -30,10 +30,6 @@ const ORDERS_MAX: usize = 1024;
 const HANDOVERS_MAX: usize = 64;
 /// Notices of all shards waiting for control; more are lost and counted.
 const NOTICES_MAX: usize = 65_536;
-/// From an answered offer to connected media.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// From losing the media path to the end of the session.
-const RESTART_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Starts the shards, each with an engine that `make_engine` makes on its thread.
 pub(super) fn start<E, F>(config: &ShardsConfig, make_engine: F) -> Result<(Shards, Notices), ShardError>
@@ -61,8 +57,8 @@ where
             candidates: plan.addresses.candidates().to_vec(),
             crypto: crypto.clone(),
             seed,
-            connect_timeout: CONNECT_TIMEOUT,
-            restart_timeout: RESTART_TIMEOUT,
+            connect_timeout: config.connect_timeout,
+            restart_timeout: config.restart_timeout,
         };
         let (wiring, ending, handle) =
             wire(ShardIndex(index), plan, pipe, link, notices.clone()).map_err(ShardError::Thread)?;
@@ -110,7 +106,6 @@ where
     F: FnOnce(EngineConfig, Instant) -> E + Send + 'static,
 {
     let name = format!("shard-{}", wiring.index.0);
-    #[expect(clippy::disallowed_methods, reason = "shard/ owns its threads; all are started here")]
     std::thread::Builder::new().name(name).spawn(move || {
         // Dropped last, also by a panic.
         let _ending = ending;

@@ -117,7 +117,7 @@ fn make_toy(_config: EngineConfig, _now: Instant) -> Toy {
 
 fn start_toys(count: usize, listen: &str) -> (Shards, Notices) {
     let address: SocketAddr = listen.parse().expect("an address");
-    let config = ShardsConfig { count, udp_listen: address, tcp_listen: Some(address), advertise: Vec::new() };
+    let config = ShardsConfig { count, udp_listen: address, tcp_listen: Some(address), ..ShardsConfig::default() };
     start::start(&config, make_toy).expect("the shards start")
 }
 

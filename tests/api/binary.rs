@@ -52,7 +52,8 @@ fn output(arguments: &[&str], config: &Path, environment: &[(&str, &str)]) -> Ou
 #[test]
 fn configuration_errors_are_one_line_and_status_78() {
     let dev = include_str!("../../config.toml");
-    let cases: [(&str, &str, &[(&str, &str)], &str); 12] = [
+    type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)], &'static str);
+    let cases: [Case; 12] = [
         ("unknown-key", "[http]\nlisen = \"x\"", &[], "http.lisen"),
         ("unknown-section", "[htpp]\nlisten = \"x\"", &[], "htpp"),
         ("wrong-type", "[rooms]\nmax_participants = \"many\"", &[], "rooms.max_participants"),
