@@ -12,7 +12,7 @@ use str0m::channel::ChannelId;
 use str0m::media::{KeyframeRequestKind, Mid, Rid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
-use str0m::{Candidate as Str0mCandidate, Event, IceConnectionState, Input, Output, Rtc};
+use str0m::{Event, IceConnectionState, Input, Output, Rtc};
 
 use super::formats::{FormatKey, Formats, Incoming, Outgoing};
 use super::offer::Offer;
@@ -30,6 +30,11 @@ use crate::media::{EncodingIndex, Forward, Packet, Seat, SlotIndex, TrackKey};
 const MIN_SLEEP: Duration = Duration::from_millis(1);
 /// After an ICE restart the old credentials stay valid for packets under way.
 const MAX_UFRAGS: usize = 2;
+
+/// Streams remembered for one client; 8 tracks of 3 encodings are 24. Beyond, old ones are looked up anew.
+const MAX_SOURCES: usize = 64;
+/// Receiving m-lines in the life of one session; the 41 of one offer, and some that were given up.
+pub const MAX_SLOTS: usize = 64;
 
 /// One client's PeerConnection.
 pub struct Peer {
@@ -240,7 +245,17 @@ impl Peer {
 
     /// Queues a message on the data channel. False if the client reads too slowly to take it.
     pub fn tell(&mut self, signal: &Signal) -> bool {
-        let fits = self.outbox.push(signal);
+        let fits = match signal {
+            Signal::Message { .. } | Signal::Error { .. } => {
+                self.outbox.push_expendable(signal);
+                true
+            }
+            Signal::Leave { .. } => {
+                self.outbox.push_last(signal);
+                true
+            }
+            _ => self.outbox.push(signal),
+        };
         self.flush_outbox();
         fits
     }
@@ -287,13 +302,6 @@ impl Peer {
     /// Whether str0m still has something to do.
     pub fn is_alive(&self) -> bool {
         self.rtc.is_alive()
-    }
-
-    /// A candidate of the client; one that cannot be used is passed over (RFC 9725 §4.3.2).
-    pub fn add_candidate(&mut self, text: &str) {
-        if let Ok(candidate) = Str0mCandidate::from_sdp_string(text) {
-            self.rtc.add_remote_candidate(candidate);
-        }
     }
 
     /// The room's key for a track just published.
@@ -417,7 +425,7 @@ impl Peer {
     }
 
     fn channel_data(&mut self, data: &[u8], now: Instant) -> Option<PeerOutput> {
-        if let Err(fault) = self.outbox.admit(now) {
+        if let Err(fault) = self.outbox.admit(data.len(), now) {
             self.tell(&fault.into());
             return None;
         }
@@ -444,6 +452,9 @@ impl Peer {
             Some(source) => *source,
             None => match self.resolve(packet.header.ssrc) {
                 Some(source) => {
+                    if self.sources.len() >= MAX_SOURCES {
+                        self.sources.clear();
+                    }
                     self.sources.insert(ssrc, source);
                     source
                 }

@@ -30,7 +30,7 @@ impl World {
                 self.check_end(index, reason);
                 let member = &mut self.members[index];
                 if member.ended.replace((self.now, reason)).is_some() {
-                    self.faults.about(member.name()).add("its session has ended twice");
+                    self.faults.about(member.identity.as_str()).add("its session has ended twice");
                 }
                 for publication in &member.client.publications {
                     self.model.silence(publication.track, "its publisher has left", self.now);
@@ -97,9 +97,7 @@ impl World {
         if !self.members[index].is_in() {
             return false;
         }
-        let Some(offer) = self.with(index, |member, now, _| member.client.further_offer(change, now)) else {
-            return false;
-        };
+        let Some(offer) = self.with(index, |member, _, _| member.client.further_offer(change)) else { return false };
         if let Change::Republish(mid) = change {
             let publications = &self.members[index].client.publications;
             let track = publications.iter().find(|publication| publication.mid == mid).map(|found| found.track);

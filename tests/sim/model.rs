@@ -38,10 +38,10 @@ impl Model {
         silences.filter(|silence| silence.why == why).for_each(|silence| silence.until = silence.until.or(Some(now)));
     }
 
-    /// Why a packet of this track should not have left the server then, and since when.
-    pub fn silent_because(&self, track: TrackKey, at: Instant) -> Option<(&'static str, Instant)> {
+    /// Why a packet of this track should not have left the server then.
+    pub fn silent_because(&self, track: TrackKey, at: Instant) -> Option<&'static str> {
         let mut silences = self.silences.get(&track)?.iter();
         let silent = silences.find(|silence| silence.from < at && silence.until.is_none_or(|until| at < until))?;
-        Some((silent.why, silent.from))
+        Some(silent.why)
     }
 }

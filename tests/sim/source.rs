@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use str0m::Rtc;
-use str0m::format::Codec;
+use str0m::format::{Codec, PayloadParams};
 use str0m::media::{MediaKind, Mid, Rid};
 use str0m::rtp::{ExtensionValues, RtpWrite};
 
@@ -28,8 +28,6 @@ pub struct Publication {
     pub muted: bool,
     /// A muted client may go on sending: the server must not forward it.
     pub sends_while_muted: bool,
-    /// When it was offered again after it had been taken back: a new publication to the server.
-    pub republished: Vec<Instant>,
     next_frame: u32,
     first_timestamp: u32,
     started: Option<Instant>,
@@ -74,7 +72,6 @@ impl Publication {
             active: true,
             muted: false,
             sends_while_muted: rng.percent(50),
-            republished: Vec::new(),
             next_frame: 0,
             first_timestamp: rng.next_u64() as u32,
             started: None,
@@ -115,7 +112,7 @@ impl Publication {
 
     fn produce_frame(&mut self, rtc: &mut Rtc, frame: u32, now: Instant) {
         let codec = if self.kind == MediaKind::Audio { Codec::Opus } else { Codec::Vp8 };
-        let Some(pt) = rtc.codec_config().find(|params| params.spec().codec == codec).map(|params| params.pt()) else {
+        let Some(pt) = rtc.codec_config().find(|params| params.spec().codec == codec).map(PayloadParams::pt) else {
             return;
         };
         let ticks = if self.kind == MediaKind::Audio { 960 } else { 3600 };
