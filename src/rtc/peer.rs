@@ -28,6 +28,8 @@ use crate::media::{EncodingIndex, Forward, Packet, Seat, SlotIndex, TrackKey};
 
 /// str0m may ask to be woken at once; a millisecond later is soon enough and never a busy loop.
 const MIN_SLEEP: Duration = Duration::from_millis(1);
+/// A client that is heard at all checks its path several times in this span (RFC 7675 §5.1: every 4 to 6 s).
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 /// After an ICE restart the old credentials stay valid for packets under way.
 const MAX_UFRAGS: usize = 2;
 
@@ -63,6 +65,8 @@ pub struct Peer {
     outgoing: Outgoing,
     channel: Option<ChannelId>,
     outbox: Outbox,
+    /// When the client was last heard.
+    pub heard_at: Instant,
     /// When str0m next has work.
     pub due: Instant,
     /// It has something to send and stands in the engine's queue.
@@ -180,6 +184,7 @@ impl Peer {
             outgoing: Outgoing::default(),
             channel: None,
             outbox: Outbox::default(),
+            heard_at: now,
             due: now,
             dirty: false,
         }
@@ -283,6 +288,12 @@ impl Peer {
         }
     }
 
+    /// When a client that sends nothing any more counts as lost. str0m finds a path dead by itself, but not one that
+    /// never came up again after an ICE restart.
+    pub fn silent_from(&self) -> Instant {
+        self.heard_at + SILENCE_TIMEOUT
+    }
+
     /// Whether the session has ended and only the goodbye is left.
     pub fn is_leaving(&self) -> bool {
         matches!(self.phase, Phase::Leaving { .. } | Phase::Closing { .. })
@@ -291,7 +302,7 @@ impl Peer {
     /// The next deadline: the session's own or str0m's.
     pub fn wake(&self) -> (Instant, Timer) {
         let own = match self.phase {
-            Phase::Connected => return (self.due, Timer::Peer),
+            Phase::Connected => (self.silent_from(), Timer::Silence),
             Phase::Connecting { until } => (until, Timer::Connect),
             Phase::Lost { until } => (until, Timer::Restart),
             Phase::Leaving { until } | Phase::Closing { until } => (until, Timer::Peer),
