@@ -145,7 +145,8 @@ fn check_gap(world: &World, stream: &Stream, run: &Run, after: u64, goes_on: boo
         let start = if resumes { left_at(stream, missing - 1).max(run.started) } else { run.started };
         let overtook = start.is_none_or(|start| at <= start);
         // Or it came when the run was over already.
-        let too_late = !goes_on && left_at(stream, after).is_none_or(|left| at > left);
+        let too_late = !goes_on && left_at(stream, after).is_none_or(|left| at > left)
+            || world.model.may_be_silent(run.stamp.track, at);
         if !overtook && !too_late && !stream.emitted.contains_key(&missing) {
             let (track, at) = (run.stamp.track, at - world.start);
             faults.add(format!("{missing} is left out, though packet {serial} of {track:?} came at {at:?}"));
