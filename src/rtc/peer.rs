@@ -155,7 +155,8 @@ impl Peer {
         Self {
             rtc,
             room: owner.room,
-            seat: Seat(0),
+            // Nobody's until it takes one: a real number would pass for the one who sits there.
+            seat: Seat(u16::MAX),
             session: owner.session,
             participant: owner.participant,
             phase: Phase::Connecting { until },

@@ -43,7 +43,7 @@ fn has_ghosts(world: &World, room: usize) -> bool {
     world.members.iter().any(|member| member.room == room && member.is_ghost())
 }
 
-fn others<'a>(world: &'a World, index: usize) -> impl Iterator<Item = &'a Member> {
+fn others(world: &World, index: usize) -> impl Iterator<Item = &Member> {
     let me = &world.members[index];
     let room = me.room;
     world.members.iter().enumerate().filter(move |(other, m)| *other != index && m.room == room).map(|(_, m)| m)

@@ -6,7 +6,7 @@
 //! here. All of these keep their state per thread, so each scenario gets a fresh one.
 //!
 //! The only file of the project that may say `unsafe`: a symbol cannot be replaced without it.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "a libc symbol cannot be replaced without it")]
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

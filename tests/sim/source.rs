@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use str0m::Rtc;
-use str0m::format::Codec;
+use str0m::format::{Codec, PayloadParams};
 use str0m::media::{MediaKind, Mid, Rid};
 use str0m::rtp::{ExtensionValues, RtpWrite};
 
@@ -115,7 +115,7 @@ impl Publication {
 
     fn produce_frame(&mut self, rtc: &mut Rtc, frame: u32, now: Instant) {
         let codec = if self.kind == MediaKind::Audio { Codec::Opus } else { Codec::Vp8 };
-        let Some(pt) = rtc.codec_config().find(|params| params.spec().codec == codec).map(|params| params.pt()) else {
+        let Some(pt) = rtc.codec_config().find(|params| params.spec().codec == codec).map(PayloadParams::pt) else {
             return;
         };
         let ticks = if self.kind == MediaKind::Audio { 960 } else { 3600 };
