@@ -92,72 +92,63 @@ fn check_isolation(world: &World, index: usize, place: usize, stream: &Stream, f
 
 /// Gaps out are only gaps in, and a decoder is never left without knowing.
 fn check_continuity(world: &World, slot: &Slot, stream: &Stream, faults: &mut Faults) {
-    let mut log = slot.log.iter().peekable();
-    let Some((first, stamp)) = log.next() else { return };
-    if stream.emitted.first_key_value().is_some_and(|(emitted, _)| emitted == first) && !starts_decoding(slot, stamp) {
-        faults.add("the first packet is not the start of a key frame");
-    }
-    let mut run = Run { sequence: *first, stamp: *stamp, started: left_at(stream, *first) };
-    while let Some((sequence, stamp)) = log.next() {
-        let gap_out = sequence - run.sequence;
-        let gap_in = run.stamp.distance(stamp);
-        let lost = stream.emitted.range(run.sequence + 1..*sequence).next().is_some();
-        if let Some(gap_in) = gap_in.filter(|gap_in| *gap_in < gap_out as i64 && !lost) {
-            faults.add(format!("{} to {sequence}: {gap_out} packets out of {gap_in} packets in", run.sequence));
-        } else if gap_in == Some(gap_out as i64) {
-            let goes_on =
-                log.peek().is_some_and(|(next, later)| stamp.distance(later) == Some((**next - sequence) as i64));
-            check_gap(world, stream, &run, *sequence, goes_on, faults);
-        } else if lost {
-            // The seam itself was not seen.
-            run.started = None;
-        } else {
-            check_seam(slot, &run, *sequence, stamp, faults);
-            run.started = left_at(stream, *sequence);
+    let log: Vec<(u64, Stamp)> = slot.log.iter().map(|(sequence, stamp)| (*sequence, *stamp)).collect();
+    let keeps_distance = |(before, earlier): &(u64, Stamp), (after, later): &(u64, Stamp)| {
+        earlier.distance(later) == Some((after - before) as i64)
+    };
+    let mut last: Option<&(u64, Stamp)> = None;
+    for run in log.chunk_by(keeps_distance) {
+        let [first, ..] = run else { continue };
+        // Whether the engine has sent nothing between the last run and this one, so that they truly meet here.
+        let unseen = last.map_or(0, |(sequence, _)| sequence + 1);
+        let meets = stream.emitted.range(unseen..first.0).next().is_none();
+        if meets {
+            check_seam(slot, last, first, faults);
         }
-        (run.sequence, run.stamp) = (*sequence, *stamp);
+        check_run(world, stream, run, meets, faults);
+        last = run.last();
     }
-}
-
-/// Packets of one source whose numbers keep their distance: the latest of them, and when the first left the engine.
-struct Run {
-    sequence: u64,
-    stamp: Stamp,
-    started: Option<Instant>,
 }
 
 fn left_at(stream: &Stream, sequence: u64) -> Option<Instant> {
     stream.emitted.get(&sequence).map(|emitted| emitted.at)
 }
 
-fn starts_decoding(slot: &Slot, stamp: &Stamp) -> bool {
-    slot.kind == MediaKind::Audio || (stamp.keyframe && stamp.packet == 0)
-}
-
-/// Within a run, whatever the engine left out must have been missing before.
-fn check_gap(world: &World, stream: &Stream, run: &Run, after: u64, goes_on: bool, faults: &mut Faults) {
-    for missing in run.sequence + 1..after {
-        let serial = run.stamp.serial + (missing - run.sequence) as u32;
-        let Some(at) = delivered_at(world, run.stamp, serial) else { continue };
-        // A later packet of a key frame may overtake the first one, which the slot waits for: at the start of a run,
-        // and wherever a slot goes on after its track was muted.
-        let resumes = run.stamp.keyframe || run.sequence + 1 < missing;
-        let start = if resumes { left_at(stream, missing - 1).max(run.started) } else { run.started };
-        let overtook = start.is_none_or(|start| at <= start);
-        // Or it came when the run was over already.
-        let too_late = !goes_on && left_at(stream, after).is_none_or(|left| at > left)
-            || world.model.may_be_silent(run.stamp.track, at);
-        if !overtook && !too_late && !stream.emitted.contains_key(&missing) {
-            let (track, at) = (run.stamp.track, at - world.start);
-            faults.add(format!("{missing} is left out, though packet {serial} of {track:?} came at {at:?}"));
+/// Within a run, packets of one source whose numbers keep their distance, what was left out must have been missing
+/// before.
+fn check_run(world: &World, stream: &Stream, run: &[(u64, Stamp)], from_start: bool, faults: &mut Faults) {
+    let ((first, _), (last, _)) = (run[0], run[run.len() - 1]);
+    let (started, ended) = (left_at(stream, first).filter(|_| from_start), left_at(stream, last));
+    for pair in run.windows(2) {
+        let [(before, stamp), (after, _)] = pair else { continue };
+        for missing in (before + 1..*after).filter(|missing| !stream.emitted.contains_key(missing)) {
+            let serial = stamp.serial + (missing - before) as u32;
+            let Some(at) = delivered_at(world, *stamp, serial) else { continue };
+            // The rest of a key frame may overtake its first packet, which the slot waits for: at the start of a run,
+            // and wherever a slot goes on after its track was muted.
+            let waited_until = if stamp.keyframe || before + 1 < missing { left_at(stream, missing - 1) } else { None };
+            let too_early =
+                started.is_none_or(|started| at <= started) || waited_until.is_some_and(|until| at <= until);
+            let too_late = ended.is_none_or(|ended| at > ended) || world.model.may_be_silent(stamp.track, at);
+            if !too_early && !too_late {
+                let (track, at) = (stamp.track, at - world.start);
+                faults.add(format!("{missing} is left out, though packet {serial} of {track:?} came at {at:?}"));
+            }
         }
     }
 }
 
-/// Something was left out, or another source begins: only with a key frame can a decoder follow.
-fn check_seam(slot: &Slot, run: &Run, after: u64, stamp: &Stamp, faults: &mut Faults) {
-    if !starts_decoding(slot, stamp) {
-        faults.add(format!("{} to {after}: goes on without a key frame; {:?} then {stamp:?}", run.sequence, run.stamp));
+/// Where a source begins, or goes on after something was left out, only a key frame lets a decoder follow.
+fn check_seam(slot: &Slot, last: Option<&(u64, Stamp)>, first: &(u64, Stamp), faults: &mut Faults) {
+    let (sequence, stamp) = first;
+    let starts_decoding = slot.kind == MediaKind::Audio || (stamp.keyframe && stamp.packet == 0);
+    if !starts_decoding {
+        faults.add(format!("{sequence} goes on without a key frame: {stamp:?} after {last:?}"));
+    }
+    let Some((before, earlier)) = last else { return };
+    let gap_out = (sequence - before) as i64;
+    if let Some(gap_in) = earlier.distance(stamp).filter(|gap_in| *gap_in < gap_out) {
+        faults.add(format!("{before} to {sequence}: {gap_out} packets out of {gap_in} packets in"));
     }
 }
 
