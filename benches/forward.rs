@@ -159,7 +159,8 @@ impl Call {
     }
 
     fn join(&mut self, who: usize, publishes: bool, slots: usize) {
-        let (mut client, offer) = Client::new(who, publishes, slots, self.now);
+        let address = std::net::SocketAddr::from(([198, 51, 100, 1], 5000 + who as u16));
+        let (mut client, offer) = Client::at(address, publishes, slots, self.now);
         let mut ids = IdSource::from_seed([who as u8; 32]);
         let open = OpenSession {
             room: ROOM,

@@ -29,6 +29,8 @@ const ENV_PREFIX: &str = "STUBE__";
 
 /// The longest timeout a room or session may have, in seconds: a day.
 const TIMEOUT_MAX_S: u64 = 86_400;
+/// More shards than any host has cores.
+const SHARDS_MAX: usize = 1024;
 
 /// The whole configuration.
 #[derive(Clone, PartialEq, Eq, Default, Deserialize)]
@@ -280,6 +282,16 @@ impl Config {
             if origin != "*" && !is_origin(origin) {
                 return Err(wrong("http.cors_origins", "expected \"*\" or origins such as \"https://example.org\""));
             }
+        }
+        if self.shard.count > SHARDS_MAX {
+            return Err(wrong("shard.count", format!("expected at most {SHARDS_MAX}; 0 takes one a core")));
+        }
+        let port = usize::from(self.media.udp_listen.port());
+        if port != 0 && port + self.shard.count.max(1) - 1 > usize::from(u16::MAX) {
+            return Err(wrong("media.udp_listen", "each further shard takes the next port, and they end at 65535"));
+        }
+        if self.media.advertise.iter().any(|address| address.is_unspecified() || address.is_multicast()) {
+            return Err(wrong("media.advertise", "expected addresses that clients can reach"));
         }
         if self.rooms.max_participants == 0 {
             return Err(wrong("rooms.max_participants", "a room takes at least one participant"));

@@ -50,8 +50,8 @@ struct TokenArgs {
     room: String,
     #[arg(long)]
     identity: String,
-    /// Seconds until the token expires.
-    #[arg(long, default_value_t = 3600)]
+    /// Seconds until the token expires; a week at most.
+    #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     ttl: u64,
     /// The name others see.
     #[arg(long, default_value = "")]

@@ -1,6 +1,6 @@
 //! A whole server: start, wait for a signal, end calls, stop.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,21 +192,28 @@ fn print_where(config: &Config, running: &Running) {
 
 /// What to log, as `log.level` says.
 pub fn log_filter(level: &str) -> Result<EnvFilter, ConfigError> {
-    let quiet = matches!(level.to_lowercase().as_str(), "info" | "warn" | "error");
-    let directives = match quiet {
-        true => TALKATIVE.iter().fold(level.to_owned(), |all, library| format!("{all},{library}=off")),
-        false => level.to_owned(),
-    };
-    EnvFilter::try_new(directives).map_err(|_| ConfigError::Key {
+    let wrong = || ConfigError::Key {
         key: "log.level".to_owned(),
         problem: "expected error, warn, info, debug, trace, or directives such as \"info,stube::control=debug\""
             .to_owned(),
-    })
+    };
+    // A word without `=` must be a level: EnvFilter would take a misspelt one for a module and log nothing.
+    let is_level = |word: &str| matches!(word, "error" | "warn" | "info" | "debug" | "trace" | "off");
+    let words: Vec<&str> = level.split(',').map(str::trim).collect();
+    if words.iter().any(|word| !word.contains('=') && !is_level(&word.to_lowercase())) {
+        return Err(wrong());
+    }
+    let verbose = words.iter().any(|word| matches!(word.to_lowercase().as_str(), "debug" | "trace"));
+    let quiet = TALKATIVE.iter().filter(|library| !verbose && !level.contains(*library));
+    let directives = quiet.fold(level.to_owned(), |all, library| format!("{all},{library}=off"));
+    EnvFilter::try_new(directives).map_err(|_| wrong())
 }
 
 /// Starts logging to standard error. Panics are logged by their place alone: their message may hold anything.
 pub fn start_logging(filter: EnvFilter, format: LogFormat) {
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for a terminal; in a file or the journal they are noise.
+    let colours = std::io::stderr().is_terminal();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => subscriber.init(),
         LogFormat::Json => subscriber.json().init(),

@@ -27,9 +27,8 @@ pub struct Client {
 type Sent = (SocketAddr, SocketAddr, Vec<u8>);
 
 impl Client {
-    /// A client and its offer.
-    pub fn new(number: usize, publishes: bool, slots: usize, now: Instant) -> (Self, String) {
-        let address = SocketAddr::from(([198, 51, 100, (number % 250) as u8 + 1], 5000 + number as u16));
+    /// A client at an address, and its offer.
+    pub fn at(address: SocketAddr, publishes: bool, slots: usize, now: Instant) -> (Self, String) {
         let mut rtc = RtcConfig::new().set_rtp_mode(true).clear_codecs().enable_vp8(true).build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").expect("a host candidate"));
         let mut api = rtc.sdp_api();

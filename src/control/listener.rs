@@ -29,6 +29,8 @@ const HEAD_MAX_BYTES: usize = 32 * 1024;
 /// The most headers of a request.
 const HEADERS_MAX: usize = 100;
 
+/// How long a client may leave an answer unread.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests in flight may take once the listener is told to stop.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -74,6 +76,8 @@ fn connection(
 ) -> impl hyper_util::server::graceful::GracefulConnection<Output = hyper::Result<()>> {
     // Answers are small and awaited; Nagle's algorithm would hold them back. Fails only if the client is gone.
     let _ = stream.set_nodelay(true);
+    // A client that reads nothing must not hold its connection for ever.
+    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
     let service = router.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         request.map(Body::new)

@@ -194,7 +194,7 @@ pub fn mint(claims: &Claims, secret: &Secret, now: u64, ttl_s: u64) -> Result<St
         nbf: u64,
         exp: u64,
     }
-    let dated = Dated { claims, nbf: now, exp: now + ttl_s };
+    let dated = Dated { claims, nbf: now, exp: now.saturating_add(ttl_s) };
     let key = EncodingKey::from_secret(secret.as_bytes());
     let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &dated, &key).map_err(|_| TokenError::Invalid)?;
     if token.len() > TOKEN_MAX_BYTES {

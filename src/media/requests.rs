@@ -68,23 +68,28 @@ impl Room {
     fn correct_sources(&mut self, seat: Seat, corrections: &[TrackSource], now: Instant) {
         let own = self.participant(seat).map_or(Vec::new(), |participant| participant.tracks.clone());
         let grants = self.participant(seat).map(|participant| participant.profile.grants.clone()).unwrap_or_default();
+        // One complaint a request is enough; the rest of it is still done.
+        let mut complaint = None;
         for TrackSource { mid, source } in corrections {
             let key = own.iter().copied().find(|key| self.track(*key).is_some_and(|track| track.mid == *mid));
             let Some(track) = key.and_then(|key| self.tracks.get_mut(key.0 as usize)?.as_mut()) else {
-                self.error(seat, "track_not_found", "you publish nothing on that mid", "tracks");
+                complaint = Some(("track_not_found", "you publish nothing on that mid"));
                 continue;
             };
             if !source.fits(track.kind) {
-                self.error(seat, "invalid_source", "audio and video have different sources", "tracks");
+                complaint = Some(("invalid_source", "audio and video have different sources"));
                 continue;
             }
             let changed = std::mem::replace(&mut track.source, *source) != *source;
             if !grants.allows(*source) {
-                self.error(seat, "source_not_allowed", "the token does not allow to publish this source", "tracks");
+                complaint = Some(("source_not_allowed", "the token does not allow to publish this source"));
             } else if let Some(key) = key.filter(|key| changed && self.is_announced(*key)) {
                 self.tell_track(key, TrackEvent::Updated);
                 self.slots_stale = true;
             }
+        }
+        if let Some((code, message)) = complaint {
+            self.error(seat, code, message, "tracks");
         }
         self.reconcile_tracks(seat, now);
     }

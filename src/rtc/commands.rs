@@ -212,7 +212,10 @@ impl Engine {
         if let Some(grants) = self.grants_of(key) {
             check_may_publish(&offer, grants)?;
         }
-        let answer = self.with_peer(key, |peer, _| peer.accept(&offer, &offer.text).map(|sdp| (sdp, peer.ice)));
+        let answer = self.with_peer(key, |peer, _| {
+            peer.check_slots(&offer)?;
+            peer.accept(&offer, &offer.text).map(|sdp| (sdp, peer.ice))
+        });
         let (sdp, ice) = answer.unwrap_or(Err(Refusal::Internal))?;
         self.apply(key, now);
         Ok(Reply::Answer { sdp, ice })
@@ -225,15 +228,14 @@ impl Engine {
             self.check_tag(key, expected)?;
         }
         let restart = self.with_peer(key, |peer, _| {
-            let (ufrag, pwd) = fragment.restart(peer.offer.ufrag())?;
-            Some(peer.offer.with_credentials(ufrag, pwd))
+            let restart = fragment.restart(peer.offer.ufrag())?;
+            Ok(restart.map(|(ufrag, pwd)| peer.offer.with_credentials(ufrag, pwd)))
         });
-        let reply = match restart.ok_or(Refusal::Internal)? {
+        let reply = match restart.unwrap_or(Err(Refusal::Internal))? {
             Some(_) if expected.is_none() => return Err(Refusal::IceTagMissing),
             Some(text) => self.restart_ice(key, &text)?,
             None => Reply::Done,
         };
-        self.with_peer(key, |peer, _| fragment.candidates.iter().for_each(|text| peer.add_candidate(text)));
         self.touch(key);
         Ok(reply)
     }

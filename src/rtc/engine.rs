@@ -164,6 +164,7 @@ impl Engine {
         };
         let receive = |peer: &mut Peer, _: &mut Formats| {
             peer.path.heard(datagram.transport, datagram.source, now);
+            peer.heard_at = now;
             peer.receive(datagram, now)
         };
         match self.with_peer(key, receive) {
@@ -229,6 +230,9 @@ impl Engine {
         let Datagram { transport, source, destination: local, .. } = *request;
         let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
         peer.path.checked(Hop { transport, remote: source, local }, now);
+        if matches!(peer.phase, Phase::Lost { .. }) {
+            peer.phase = Phase::Connected;
+        }
         if !self.demux.bind(transport, source, key) {
             return;
         }
@@ -396,6 +400,10 @@ impl Engine {
         match peer.phase {
             Phase::Connecting { until } if now >= until => self.end(key, EndReason::ConnectTimeout, now),
             Phase::Lost { until } if now >= until => self.end(key, EndReason::ConnectionLost, now),
+            Phase::Connected if now >= peer.silent_from() => {
+                let until = now + self.config.restart_timeout;
+                self.with_peer(key, |peer, _| peer.phase = Phase::Lost { until });
+            }
             _ => {}
         }
         self.with_peer(key, |peer, _| peer.tick(now));

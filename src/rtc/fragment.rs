@@ -9,8 +9,8 @@ use super::offer::MAX_CANDIDATES;
 pub struct Fragment {
     pub ufrag: Option<String>,
     pub pwd: Option<String>,
-    /// Values of `a=candidate`, as written.
-    pub candidates: Vec<String>,
+    /// How many `a=candidate` lines it has; an ICE-lite server needs none of them.
+    pub candidates: usize,
 }
 
 impl Fragment {
@@ -25,20 +25,25 @@ impl Fragment {
                 fragment.ufrag.get_or_insert_with(|| ufrag.into());
             } else if let Some(pwd) = line.strip_prefix("a=ice-pwd:") {
                 fragment.pwd.get_or_insert_with(|| pwd.into());
-            } else if let Some(candidate) = line.strip_prefix("a=").filter(|rest| rest.starts_with("candidate:")) {
-                fragment.candidates.push(candidate.into());
+            } else if line.starts_with("a=candidate:") {
+                fragment.candidates += 1;
             }
         }
-        if fragment.candidates.len() > MAX_CANDIDATES {
+        if fragment.candidates > MAX_CANDIDATES {
             return Err(Refusal::NotAcceptable("it has more than 64 candidates".into()));
         }
         Ok(fragment)
     }
 
     /// The new credentials, if they differ from what the session uses now.
-    pub fn restart(&self, current_ufrag: &str) -> Option<(&str, &str)> {
-        let ufrag = self.ufrag.as_deref().filter(|ufrag| *ufrag != current_ufrag)?;
-        Some((ufrag, self.pwd.as_deref()?))
+    pub fn restart(&self, current_ufrag: &str) -> Result<Option<(&str, &str)>, Refusal> {
+        let incomplete = || Refusal::InvalidSdp("a=ice-ufrag and a=ice-pwd belong together".into());
+        match (self.ufrag.as_deref(), self.pwd.as_deref()) {
+            (Some(ufrag), _) if ufrag == current_ufrag => Ok(None),
+            (None, None) => Ok(None),
+            (Some(ufrag), Some(pwd)) => Ok(Some((ufrag, pwd))),
+            _ => Err(incomplete()),
+        }
     }
 }
 
@@ -70,9 +75,11 @@ mod tests {
         let text = "a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n\
             a=candidate:1387637174 1 udp 2122260223 192.0.2.1 61764 typ host\r\na=candidate:\r\na=end-of-candidates\r\n";
         let fragment = Fragment::read(text).unwrap();
-        assert_eq!(fragment.candidates.len(), 2);
-        assert_eq!(fragment.restart("EsAw"), None);
-        assert_eq!(fragment.restart("old"), Some(("EsAw", "P2uYro0UCOQ4zxjKXaWCBui1")));
+        assert_eq!(fragment.candidates, 2);
+        assert_eq!(fragment.restart("EsAw"), Ok(None));
+        assert_eq!(fragment.restart("old"), Ok(Some(("EsAw", "P2uYro0UCOQ4zxjKXaWCBui1"))));
+        let half = Fragment::read("a=ice-ufrag:new\r\n").unwrap();
+        assert!(matches!(half.restart("old"), Err(Refusal::InvalidSdp(_))));
         assert!(Fragment::read("<html>").is_err());
         let flood = "a=candidate:1 1 udp 1 192.0.2.1 1 typ host\r\n".repeat(65);
         assert!(matches!(Fragment::read(&flood), Err(Refusal::NotAcceptable(_))));

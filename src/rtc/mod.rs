@@ -61,6 +61,8 @@ pub enum Timer {
     Peer,
     /// A session has not connected in time.
     Connect,
+    /// Nothing has been heard of a client for long.
+    Silence,
     /// A lost media path has not been restored in time.
     Restart,
     /// A room's own deadline.

@@ -7,7 +7,7 @@ use str0m::media::Mid;
 use str0m::{Candidate as Str0mCandidate, Rtc, RtcConfig};
 
 use super::offer::{LinePurpose, Offer};
-use super::peer::{Peer, SlotLine, TrackLine};
+use super::peer::{MAX_SLOTS, Peer, SlotLine, TrackLine};
 use super::{Candidate, Crypto, codec};
 use crate::command::{MediaKind, Refusal, Transport};
 use crate::ids::IdSource;
@@ -101,6 +101,18 @@ impl Peer {
         self.forget_formats();
         self.note_credentials();
         Ok(in_offered_order(&answer.to_sdp_string(), text))
+    }
+
+    /// Whether the session can take the offer's receiving m-lines beside those it has had.
+    pub fn check_slots(&self, offer: &Offer) -> Result<(), Refusal> {
+        let is_new = |mid: &str| !self.slots.iter().any(|slot| slot.name == mid);
+        let receives = |line: &&super::offer::Line| matches!(line.purpose, LinePurpose::Receive(_));
+        let new = offer.lines.iter().filter(receives).filter(|line| is_new(&line.mid)).count();
+        if self.slots.len() + new > MAX_SLOTS {
+            let why = "the session has had 64 recvonly m-lines; reuse them by their mids, or join anew";
+            return Err(Refusal::NotAcceptable(why.into()));
+        }
+        Ok(())
     }
 
     /// Compares the m-lines with the tracks and slots so far.

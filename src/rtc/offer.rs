@@ -15,7 +15,8 @@ const MAX_TRACKS: usize = 8;
 const MAX_ENCODINGS: usize = 3;
 /// Longest line, in bytes; the longest that browsers write are fingerprints and candidates below 300.
 const MAX_LINE_BYTES: usize = 4096;
-/// RFC 8840 fragments and offers may carry this many candidates at most.
+/// An RFC 8840 fragment may carry this many candidates at most, and an offer four times as many: browsers repeat them
+/// on each m-line.
 pub const MAX_CANDIDATES: usize = 64;
 
 /// A checked offer.
@@ -62,7 +63,7 @@ impl Offer {
         self.text.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:")).unwrap_or("")
     }
 
-    /// The same offer with other ICE credentials and without candidates: what restarts ICE.
+    /// The same offer with other ICE credentials: what restarts ICE.
     pub fn with_credentials(&self, ufrag: &str, pwd: &str) -> String {
         let mut text = String::with_capacity(self.text.len());
         for line in self.text.lines() {
@@ -71,8 +72,6 @@ impl Offer {
                 write!(text, "a=ice-ufrag:{ufrag}\r\n")
             } else if line.starts_with("a=ice-pwd:") {
                 write!(text, "a=ice-pwd:{pwd}\r\n")
-            } else if line.starts_with("a=candidate:") || line.starts_with("a=end-of-candidates") {
-                Ok(())
             } else {
                 write!(text, "{line}\r\n")
             };
@@ -247,8 +246,13 @@ fn rewrite(session: &Section<'_>, sections: &[Section<'_>], lines: &[Line]) -> S
         text.push_str(line);
         text.push_str("\r\n");
     };
-    let is_direction = |line: &&str| line.strip_prefix("a=").is_some_and(|name| DIRECTIONS.contains(&name));
-    session.lines.iter().filter(|line| !is_direction(line)).for_each(|line| push(line));
+    // The client's candidates are left out: an ICE-lite server sends no checks, it answers those that come, wherever
+    // from. So no address is kept, and no flood of candidates costs anything.
+    let is_for_str0m = |line: &&&str| {
+        let name = line.strip_prefix("a=").unwrap_or("");
+        !DIRECTIONS.contains(&name) && !name.starts_with("candidate:") && name != "end-of-candidates"
+    };
+    session.lines.iter().filter(is_for_str0m).for_each(|line| push(line));
     for (section, line) in sections.iter().zip(lines) {
         let direction = match line.purpose {
             LinePurpose::Publish(_) => Some("a=sendonly"),
@@ -256,7 +260,7 @@ fn rewrite(session: &Section<'_>, sections: &[Section<'_>], lines: &[Line]) -> S
             LinePurpose::Idle(_) => Some("a=inactive"),
             LinePurpose::DataChannel => None,
         };
-        section.lines.iter().filter(|line| !is_direction(line)).for_each(|line| push(line));
+        section.lines.iter().filter(is_for_str0m).for_each(|line| push(line));
         direction.into_iter().for_each(&mut push);
     }
     text

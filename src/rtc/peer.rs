@@ -12,7 +12,7 @@ use str0m::channel::ChannelId;
 use str0m::media::{KeyframeRequestKind, Mid, Rid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
-use str0m::{Candidate as Str0mCandidate, Event, IceConnectionState, Input, Output, Rtc};
+use str0m::{Event, IceConnectionState, Input, Output, Rtc};
 
 use super::formats::{FormatKey, Formats, Incoming, Outgoing};
 use super::offer::Offer;
@@ -28,8 +28,15 @@ use crate::media::{EncodingIndex, Forward, Packet, Seat, SlotIndex, TrackKey};
 
 /// str0m may ask to be woken at once; a millisecond later is soon enough and never a busy loop.
 const MIN_SLEEP: Duration = Duration::from_millis(1);
+/// A client that is heard at all checks its path several times in this span (RFC 7675 §5.1: every 4 to 6 s).
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 /// After an ICE restart the old credentials stay valid for packets under way.
 const MAX_UFRAGS: usize = 2;
+
+/// Streams remembered for one client; 8 tracks of 3 encodings are 24. Beyond, old ones are looked up anew.
+const MAX_SOURCES: usize = 64;
+/// Receiving m-lines in the life of one session; the 41 of one offer, and some that were given up.
+pub const MAX_SLOTS: usize = 64;
 
 /// One client's PeerConnection.
 pub struct Peer {
@@ -58,6 +65,8 @@ pub struct Peer {
     outgoing: Outgoing,
     channel: Option<ChannelId>,
     outbox: Outbox,
+    /// When the client was last heard.
+    pub heard_at: Instant,
     /// When str0m next has work.
     pub due: Instant,
     /// It has something to send and stands in the engine's queue.
@@ -155,8 +164,7 @@ impl Peer {
         Self {
             rtc,
             room: owner.room,
-            // Nobody's until it takes one: a real number would pass for the one who sits there.
-            seat: Seat(u16::MAX),
+            seat: Seat(0),
             session: owner.session,
             participant: owner.participant,
             phase: Phase::Connecting { until },
@@ -176,6 +184,7 @@ impl Peer {
             outgoing: Outgoing::default(),
             channel: None,
             outbox: Outbox::default(),
+            heard_at: now,
             due: now,
             dirty: false,
         }
@@ -241,7 +250,17 @@ impl Peer {
 
     /// Queues a message on the data channel. False if the client reads too slowly to take it.
     pub fn tell(&mut self, signal: &Signal) -> bool {
-        let fits = self.outbox.push(signal);
+        let fits = match signal {
+            Signal::Message { .. } | Signal::Error { .. } => {
+                self.outbox.push_expendable(signal);
+                true
+            }
+            Signal::Leave { .. } => {
+                self.outbox.push_last(signal);
+                true
+            }
+            _ => self.outbox.push(signal),
+        };
         self.flush_outbox();
         fits
     }
@@ -269,6 +288,12 @@ impl Peer {
         }
     }
 
+    /// When a client that sends nothing any more counts as lost. str0m finds a path dead by itself, but not one that
+    /// never came up again after an ICE restart.
+    pub fn silent_from(&self) -> Instant {
+        self.heard_at + SILENCE_TIMEOUT
+    }
+
     /// Whether the session has ended and only the goodbye is left.
     pub fn is_leaving(&self) -> bool {
         matches!(self.phase, Phase::Leaving { .. } | Phase::Closing { .. })
@@ -277,7 +302,7 @@ impl Peer {
     /// The next deadline: the session's own or str0m's.
     pub fn wake(&self) -> (Instant, Timer) {
         let own = match self.phase {
-            Phase::Connected => return (self.due, Timer::Peer),
+            Phase::Connected => (self.silent_from(), Timer::Silence),
             Phase::Connecting { until } => (until, Timer::Connect),
             Phase::Lost { until } => (until, Timer::Restart),
             Phase::Leaving { until } | Phase::Closing { until } => (until, Timer::Peer),
@@ -288,13 +313,6 @@ impl Peer {
     /// Whether str0m still has something to do.
     pub fn is_alive(&self) -> bool {
         self.rtc.is_alive()
-    }
-
-    /// A candidate of the client; one that cannot be used is passed over (RFC 9725 §4.3.2).
-    pub fn add_candidate(&mut self, text: &str) {
-        if let Ok(candidate) = Str0mCandidate::from_sdp_string(text) {
-            self.rtc.add_remote_candidate(candidate);
-        }
     }
 
     /// The room's key for a track just published.
@@ -418,7 +436,7 @@ impl Peer {
     }
 
     fn channel_data(&mut self, data: &[u8], now: Instant) -> Option<PeerOutput> {
-        if let Err(fault) = self.outbox.admit(now) {
+        if let Err(fault) = self.outbox.admit(data.len(), now) {
             self.tell(&fault.into());
             return None;
         }
@@ -445,6 +463,9 @@ impl Peer {
             Some(source) => *source,
             None => match self.resolve(packet.header.ssrc) {
                 Some(source) => {
+                    if self.sources.len() >= MAX_SOURCES {
+                        self.sources.clear();
+                    }
                     self.sources.insert(ssrc, source);
                     source
                 }
