@@ -167,7 +167,7 @@ impl Client {
     }
 
     /// A further offer; `None` while one is unanswered or nothing would change.
-    pub fn further_offer(&mut self, change: Change) -> Option<String> {
+    pub fn further_offer(&mut self, change: Change, now: Instant) -> Option<String> {
         if self.pending.is_some() {
             return None;
         }
@@ -193,6 +193,8 @@ impl Client {
         for publication in &mut self.publications {
             if change == Change::Unpublish(publication.mid) {
                 publication.active = false;
+            } else if change == Change::Republish(publication.mid) {
+                publication.republished.push(now);
             }
         }
         self.pending = Some((pending, Some(change)));

@@ -30,7 +30,7 @@ impl World {
                 self.check_end(index, reason);
                 let member = &mut self.members[index];
                 if member.ended.replace((self.now, reason)).is_some() {
-                    self.faults.about(member.identity.as_str()).add("its session has ended twice");
+                    self.faults.about(member.name()).add("its session has ended twice");
                 }
                 for publication in &member.client.publications {
                     self.model.silence(publication.track, "its publisher has left", self.now);
@@ -48,6 +48,7 @@ impl World {
                 };
                 let key = TrackKey { client: index, number };
                 self.members[index].mute_known.insert(number, track.muted);
+                self.model.end_doubt(key, self.now);
                 self.model.tracks.insert(track.sid.to_string(), key);
                 self.model.published.insert(key, track.sid.to_string());
             }
@@ -55,6 +56,7 @@ impl World {
                 let sid = track.to_string();
                 if let Some(key) = self.model.tracks.get(&sid).copied() {
                     self.model.published.retain(|_, published| *published != sid);
+                    self.model.doubt(key, self.now);
                     self.model.silence(key, "it is not published", self.now);
                 }
             }
@@ -72,6 +74,8 @@ impl World {
         member.mute_known.insert(key.number, muted);
         if muted {
             self.model.silence(key, "it is muted", self.now);
+        } else {
+            self.model.end_doubt(key, self.now);
         }
     }
 
@@ -86,7 +90,9 @@ impl World {
         if !self.with(index, |member, now, faults| member.client.mute(number, muted, now, faults)) {
             return false;
         }
-        if !muted {
+        if muted {
+            self.model.doubt(track, self.now);
+        } else {
             self.model.end_silence(track, "it is muted", self.now);
         }
         true
@@ -97,7 +103,9 @@ impl World {
         if !self.members[index].is_in() {
             return false;
         }
-        let Some(offer) = self.with(index, |member, _, _| member.client.further_offer(change)) else { return false };
+        let Some(offer) = self.with(index, |member, now, _| member.client.further_offer(change, now)) else {
+            return false;
+        };
         if let Change::Republish(mid) = change {
             let publications = &self.members[index].client.publications;
             let track = publications.iter().find(|publication| publication.mid == mid).map(|found| found.track);

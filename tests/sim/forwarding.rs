@@ -21,14 +21,14 @@ const HELD_UP_MS: i64 = 3000;
 pub fn check_forwarding(world: &mut World) {
     let mut faults = std::mem::take(&mut world.faults);
     for index in 0..world.members.len() {
-        let identity = world.members[index].identity.clone();
-        faults.about(identity.as_str());
+        let name = world.members[index].name();
+        faults.about(name.as_str());
         check_keyframe_requests(world, index, &mut faults);
         let slots: Vec<_> = world.members[index].client.slots.iter().map(|slot| slot.ssrc).collect();
         for (place, ssrc) in slots.into_iter().enumerate() {
             let Some(ssrc) = ssrc else { continue };
             let mid = world.members[index].client.slots[place].mid;
-            faults.about(format!("{identity}, slot {mid}"));
+            faults.about(format!("{name}, slot {mid}"));
             let empty = Stream::default();
             let stream = world.tap.out.get(&(index, ssrc)).unwrap_or(&empty);
             check_timestamps(&world.members[index].client.slots[place], stream, &mut faults);
@@ -71,93 +71,84 @@ fn check_isolation(world: &World, index: usize, place: usize, stream: &Stream, f
             faults.add("hears themself");
         }
         if publisher.room != member.room {
-            faults.add(format!("hears {} through the wall", publisher.identity));
+            faults.add(format!("hears {} through the wall", publisher.name()));
         }
         if !member.grants.can_subscribe || !publisher.grants.can_publish {
-            faults.add(format!("hears {} without permission", publisher.identity));
+            faults.add(format!("hears {} without permission", publisher.name()));
         }
         let Some(emitted) = stream.emitted.get(sequence) else {
             faults.add(format!("received packet {sequence}, which was never sent"));
             continue;
         };
-        if let Some(why) = world.model.silent_because(track, emitted.at) {
-            let at = emitted.at - world.start;
-            faults.add(format!("hears {} ({}) at {at:?}, but {why}", publisher.identity, track.number));
+        if let Some((why, since)) = world.model.silent_because(track, emitted.at) {
+            let (at, since) = (emitted.at - world.start, since - world.start);
+            faults.add(format!("hears {} ({}) at {at:?}, but {why} since {since:?}", publisher.name(), track.number));
         }
         if member.is_present() && !told.contains(&&track) {
-            faults.add(format!("shows {} ({}), but was never told so", publisher.identity, track.number));
+            faults.add(format!("shows {} ({}), but was never told so", publisher.name(), track.number));
         }
     }
 }
 
 /// Gaps out are only gaps in, and a decoder is never left without knowing.
 fn check_continuity(world: &World, slot: &Slot, stream: &Stream, faults: &mut Faults) {
-    let mut log = slot.log.iter();
-    let Some((first, stamp)) = log.next() else { return };
-    if stream.emitted.first_key_value().is_some_and(|(emitted, _)| emitted == first) && !starts_decoding(slot, stamp) {
-        faults.add("the first packet is not the start of a key frame");
-    }
-    let mut run = Run { sequence: *first, stamp: *stamp, started: left_at(stream, *first) };
-    for (sequence, stamp) in log {
-        let gap_out = sequence - run.sequence;
-        let gap_in = i64::from(stamp.serial) - i64::from(run.stamp.serial);
-        let same = (run.stamp.track, run.stamp.layer) == (stamp.track, stamp.layer);
-        let lost = stream.emitted.range(run.sequence + 1..*sequence).next().is_some();
-        if same && gap_in < gap_out as i64 && !lost {
-            faults.add(format!("{} to {sequence}: {gap_out} packets out of {gap_in} packets in", run.sequence));
-        } else if same && gap_in == gap_out as i64 {
-            check_gap(world, stream, &run, *sequence, faults);
-        } else if lost {
-            // The seam itself was not seen.
-            run.started = None;
-        } else {
-            check_seam(slot, &run, *sequence, stamp, faults);
-            run.started = left_at(stream, *sequence);
+    let log: Vec<(u64, Stamp)> = slot.log.iter().map(|(sequence, stamp)| (*sequence, *stamp)).collect();
+    let keeps_distance = |(before, earlier): &(u64, Stamp), (after, later): &(u64, Stamp)| {
+        earlier.distance(later) == Some((after - before) as i64)
+    };
+    let mut last: Option<&(u64, Stamp)> = None;
+    for run in log.chunk_by(keeps_distance) {
+        let [first, ..] = run else { continue };
+        // Whether the engine has sent nothing between the last run and this one, so that they truly meet here.
+        let unseen = last.map_or(0, |(sequence, _)| sequence + 1);
+        let meets = stream.emitted.range(unseen..first.0).next().is_none();
+        if meets {
+            check_seam(slot, last, first, faults);
         }
-        (run.sequence, run.stamp) = (*sequence, *stamp);
+        check_run(world, stream, run, meets, faults);
+        last = run.last();
     }
-}
-
-/// Packets of one source whose numbers keep their distance: the latest of them, and when the first left the engine.
-struct Run {
-    sequence: u64,
-    stamp: Stamp,
-    started: Option<Instant>,
 }
 
 fn left_at(stream: &Stream, sequence: u64) -> Option<Instant> {
     stream.emitted.get(&sequence).map(|emitted| emitted.at)
 }
 
-fn starts_decoding(slot: &Slot, stamp: &Stamp) -> bool {
-    slot.kind == MediaKind::Audio || (stamp.keyframe && stamp.packet == 0)
-}
-
-/// Within a run, whatever the engine left out must have been missing before.
-fn check_gap(world: &World, stream: &Stream, run: &Run, after: u64, faults: &mut Faults) {
-    for missing in run.sequence + 1..after {
-        let serial = run.stamp.serial + (missing - run.sequence) as u32;
-        let Some(at) = delivered_at(world, run.stamp, serial) else { continue };
-        // Overtaken by a later packet, it came when its track was muted or gone.
-        if world.model.silent_because(run.stamp.track, at).is_some() {
-            continue;
-        }
-        // A later packet of a key frame may overtake the first one, which the slot waits for: at the start of a run,
-        // and wherever a slot goes on after its track was muted.
-        let resumes = run.stamp.keyframe || run.sequence + 1 < missing;
-        let start = if resumes { left_at(stream, missing - 1).max(run.started) } else { run.started };
-        let overtook = start.is_none_or(|start| at <= start);
-        if !overtook && !stream.emitted.contains_key(&missing) {
-            let (track, at) = (run.stamp.track, at - world.start);
-            faults.add(format!("{missing} is left out, though packet {serial} of {track:?} came at {at:?}"));
+/// Within a run, packets of one source whose numbers keep their distance, what was left out must have been missing
+/// before.
+fn check_run(world: &World, stream: &Stream, run: &[(u64, Stamp)], from_start: bool, faults: &mut Faults) {
+    let ((first, _), (last, _)) = (run[0], run[run.len() - 1]);
+    let (started, ended) = (left_at(stream, first).filter(|_| from_start), left_at(stream, last));
+    for pair in run.windows(2) {
+        let [(before, stamp), (after, _)] = pair else { continue };
+        for missing in (before + 1..*after).filter(|missing| !stream.emitted.contains_key(missing)) {
+            let serial = stamp.serial + (missing - before) as u32;
+            let Some(at) = delivered_at(world, *stamp, serial) else { continue };
+            // The rest of a key frame may overtake its first packet, which the slot waits for: at the start of a run,
+            // and wherever a slot goes on after its track was muted.
+            let waited_until = if stamp.keyframe || before + 1 < missing { left_at(stream, missing - 1) } else { None };
+            let too_early =
+                started.is_none_or(|started| at <= started) || waited_until.is_some_and(|until| at <= until);
+            let too_late = ended.is_none_or(|ended| at > ended) || world.model.may_be_silent(stamp.track, at);
+            if !too_early && !too_late {
+                let (track, at) = (stamp.track, at - world.start);
+                faults.add(format!("{missing} is left out, though packet {serial} of {track:?} came at {at:?}"));
+            }
         }
     }
 }
 
-/// Something was left out, or another source begins: only with a key frame can a decoder follow.
-fn check_seam(slot: &Slot, run: &Run, after: u64, stamp: &Stamp, faults: &mut Faults) {
-    if !starts_decoding(slot, stamp) {
-        faults.add(format!("{} to {after}: goes on without a key frame; {:?} then {stamp:?}", run.sequence, run.stamp));
+/// Where a source begins, or goes on after something was left out, only a key frame lets a decoder follow.
+fn check_seam(slot: &Slot, last: Option<&(u64, Stamp)>, first: &(u64, Stamp), faults: &mut Faults) {
+    let (sequence, stamp) = first;
+    let starts_decoding = slot.kind == MediaKind::Audio || (stamp.keyframe && stamp.packet == 0);
+    if !starts_decoding {
+        faults.add(format!("{sequence} goes on without a key frame: {stamp:?} after {last:?}"));
+    }
+    let Some((before, earlier)) = last else { return };
+    let gap_out = (sequence - before) as i64;
+    if let Some(gap_in) = earlier.distance(stamp).filter(|gap_in| *gap_in < gap_out) {
+        faults.add(format!("{before} to {sequence}: {gap_out} packets out of {gap_in} packets in"));
     }
 }
 
@@ -179,7 +170,8 @@ fn check_keyframe_requests(world: &World, index: usize, faults: &mut Faults) {
             let mut times: Vec<_> = client.asked.iter().filter(of_layer).map(|asked| asked.sent_at).collect();
             times.sort();
             for pair in times.windows(2) {
-                if pair[1] - pair[0] + TOLERANCE < interval {
+                let same = !publication.republished.iter().any(|again| (pair[0]..=pair[1]).contains(again));
+                if same && pair[1] - pair[0] + TOLERANCE < interval {
                     faults.add(format!("asked for key frames twice within {:?}", pair[1] - pair[0]));
                 }
             }

@@ -18,7 +18,7 @@ pub fn check_liveness(world: &mut World) {
     let mut faults = std::mem::take(&mut world.faults);
     for index in 0..world.members.len() {
         let member = &world.members[index];
-        faults.about(member.identity.as_str());
+        faults.about(member.name());
         if member.life == Life::Asking && member.ended.is_none() {
             faults.add("is still waiting for an answer");
         }
@@ -99,7 +99,7 @@ fn check_flow(world: &World, index: usize, kind: MediaKind, faults: &mut Faults)
     let flowing = wanted.iter().filter(|(track, _, _)| good(track)).count();
     let due = wanted.len().min(slots.len());
     // Muted and dead tracks may hold slots that living ones would get.
-    let contested = wanted.len() > slots.len() && has_ghosts(world, member.room);
+    let contested = crowded(world, index, kind) && has_ghosts(world, member.room);
     if flowing < due && !contested {
         let missing: Vec<_> = wanted.iter().filter(|(track, _, _)| !good(track)).map(|(track, _, _)| track).collect();
         let told = slots.iter().filter_map(|slot| member.client.channel.slots.get(&slot.mid.to_string()));
@@ -172,7 +172,7 @@ fn check_slots(world: &World, index: usize, faults: &mut Faults) {
 fn check_messages(world: &World, faults: &mut Faults) {
     for (index, listener) in world.members.iter().enumerate() {
         let Some(welcomed) = listener.client.channel.welcomed_at else { continue };
-        faults.about(listener.identity.as_str());
+        faults.about(listener.name());
         for (other, speaker) in world.members.iter().enumerate() {
             let from_speaker = |heard: &&crate::channel::Heard| {
                 heard.from.as_deref() == Some(&speaker.identity) && heard.data["member"] == other

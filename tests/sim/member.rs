@@ -154,6 +154,16 @@ impl Member {
         }
     }
 
+    /// Its index, and its identity where that is somebody else's too.
+    pub fn name(&self) -> String {
+        let index = self.client.config.index;
+        if self.identity == format!("p{index}") {
+            self.identity.clone()
+        } else {
+            format!("p{index} as {}", self.identity)
+        }
+    }
+
     /// Answered, and not gone.
     pub fn is_in(&self) -> bool {
         self.life == Life::In && self.ended.is_none()

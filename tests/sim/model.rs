@@ -14,6 +14,8 @@ pub struct Model {
     pub published: BTreeMap<TrackKey, String>,
     /// When nothing of a track may leave the server.
     silences: BTreeMap<TrackKey, Vec<Silence>>,
+    /// When a track may be silent: from the wish for it until the server is known to have ended it.
+    doubts: BTreeMap<TrackKey, Vec<(Instant, Option<Instant>)>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -38,10 +40,26 @@ impl Model {
         silences.filter(|silence| silence.why == why).for_each(|silence| silence.until = silence.until.or(Some(now)));
     }
 
-    /// Why a packet of this track should not have left the server then.
-    pub fn silent_because(&self, track: TrackKey, at: Instant) -> Option<&'static str> {
+    /// Why a packet of this track should not have left the server then, and since when.
+    pub fn silent_because(&self, track: TrackKey, at: Instant) -> Option<(&'static str, Instant)> {
         let mut silences = self.silences.get(&track)?.iter();
         let silent = silences.find(|silence| silence.from < at && silence.until.is_none_or(|until| at < until))?;
-        Some(silent.why)
+        Some((silent.why, silent.from))
+    }
+
+    /// From now on the server may come to silence the track.
+    pub fn doubt(&mut self, track: TrackKey, now: Instant) {
+        self.doubts.entry(track).or_default().push((now, None));
+    }
+
+    /// The server is known to forward the track again.
+    pub fn end_doubt(&mut self, track: TrackKey, now: Instant) {
+        self.doubts.entry(track).or_default().iter_mut().for_each(|(_, until)| *until = until.or(Some(now)));
+    }
+
+    /// Whether the server may have kept back what came then.
+    pub fn may_be_silent(&self, track: TrackKey, at: Instant) -> bool {
+        let mut doubts = self.doubts.get(&track).into_iter().flatten();
+        doubts.any(|(from, until)| *from <= at && until.is_none_or(|until| at <= until))
     }
 }

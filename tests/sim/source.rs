@@ -28,6 +28,8 @@ pub struct Publication {
     pub muted: bool,
     /// A muted client may go on sending: the server must not forward it.
     pub sends_while_muted: bool,
+    /// When it was offered again after it had been taken back: a new publication to the server.
+    pub republished: Vec<Instant>,
     next_frame: u32,
     first_timestamp: u32,
     started: Option<Instant>,
@@ -72,6 +74,7 @@ impl Publication {
             active: true,
             muted: false,
             sends_while_muted: rng.percent(50),
+            republished: Vec::new(),
             next_frame: 0,
             first_timestamp: rng.next_u64() as u32,
             started: None,

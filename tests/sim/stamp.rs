@@ -35,6 +35,12 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// How many packets of the same encoding further `later` is; `None` if it is of another.
+    pub fn distance(&self, later: &Self) -> Option<i64> {
+        let same = (self.track, self.layer) == (later.track, later.layer);
+        same.then(|| i64::from(later.serial) - i64::from(self.serial))
+    }
+
     fn to_bytes(self) -> [u8; STAMP_BYTES] {
         let mut bytes = [0; STAMP_BYTES];
         bytes[..4].copy_from_slice(&MAGIC.to_be_bytes());

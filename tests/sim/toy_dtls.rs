@@ -1,4 +1,4 @@
-//! A stand-in for DTLS through str0m's public crypto provider: two datagrams instead of a handshake, and no entropy.
+//! A stand-in for DTLS through str0m's public crypto provider: four datagrams instead of a handshake, and no entropy.
 //!
 //! Real DTLS draws from AWS-LC's own generator, which cannot be sealed. Everything above it (SRTP, SCTP) stays real.
 //! The SRTP keys differ per direction and per session, as real ones do, so that mixed up keys are found out.
@@ -18,13 +18,16 @@ use crate::seal::split_mix;
 
 /// Record types: the numbers of DTLS, so that demultiplexing by first byte works.
 const CLOSE: u8 = 21;
-const HELLO: u8 = 22;
+const HANDSHAKE: u8 = 22;
 const DATA: u8 = 23;
-/// Record type, 0xfe, 0xfd, then the session's number.
-const HELLO_HEADER: usize = 11;
+/// The flights: the client repeats its own until the server's next one is there, as DTLS does.
+const CLIENT_HELLO: u8 = 1;
+const SERVER_HELLO: u8 = 2;
+const CLIENT_FINISHED: u8 = 3;
+const SERVER_FINISHED: u8 = 4;
 /// The least length of a real record; shorter datagrams are not DTLS.
 const RECORD_BYTES: usize = 15;
-const HELLO_INTERVAL: Duration = Duration::from_millis(200);
+const FLIGHT_INTERVAL: Duration = Duration::from_millis(200);
 /// Two AES-128 keys and two 12-byte salts.
 const KEYING_MATERIAL: usize = 56;
 
@@ -64,7 +67,8 @@ impl DtlsProvider for ToyProvider {
             state: State::Idle,
             session: 0,
             active: false,
-            hello_due: None,
+            flight: CLIENT_HELLO,
+            flight_due: None,
             now,
             output: VecDeque::new(),
         }))
@@ -77,7 +81,9 @@ struct Toy {
     state: State,
     session: u64,
     active: bool,
-    hello_due: Option<Instant>,
+    /// What the client sends next, or again, and when.
+    flight: u8,
+    flight_due: Option<Instant>,
     now: Instant,
     output: VecDeque<Out>,
 }
@@ -100,8 +106,10 @@ enum Out {
 }
 
 impl Toy {
-    fn hello(&self) -> Out {
-        Out::Packet([&[HELLO, 0xfe, 0xfd], &self.session.to_be_bytes()[..], &self.certificate].concat())
+    /// A flight: record type, 0xfe, 0xfd, which one, the session's number, the sender's certificate.
+    fn flight(&self, which: u8) -> Out {
+        let number = self.session.to_be_bytes();
+        Out::Packet([&[HANDSHAKE, 0xfe, 0xfd, which], &number[..], &self.certificate].concat())
     }
 
     fn keys(&self) -> KeyingMaterial {
@@ -115,22 +123,34 @@ impl Toy {
         KeyingMaterial::new(&bytes)
     }
 
-    fn handle_hello(&mut self, packet: &[u8]) {
-        let Some((number, certificate)) = packet.get(3..).and_then(|rest| rest.split_first_chunk::<8>()) else {
-            return;
-        };
+    fn handle_flight(&mut self, packet: &[u8]) {
+        let Some((&[_, _, _, which], rest)) = packet.split_first_chunk::<4>() else { return };
+        let Some((number, certificate)) = rest.split_first_chunk::<8>() else { return };
         let number = u64::from_be_bytes(*number);
-        if !self.active {
-            // A repeated hello means that our answer was lost.
-            self.session = number;
-            let answer = self.hello();
-            self.output.push_back(answer);
-        } else if number != self.session {
-            return;
+        match (self.active, which) {
+            (false, CLIENT_HELLO) if self.state == State::Idle => {
+                self.session = number;
+                let answer = self.flight(SERVER_HELLO);
+                self.output.push_back(answer);
+            }
+            (false, CLIENT_FINISHED) if number == self.session => {
+                let answer = self.flight(SERVER_FINISHED);
+                self.output.push_back(answer);
+                self.finish(certificate);
+            }
+            (true, SERVER_HELLO) if number == self.session && self.flight == CLIENT_HELLO => {
+                self.flight = CLIENT_FINISHED;
+                self.flight_due = Some(self.now);
+            }
+            (true, SERVER_FINISHED) if number == self.session => self.finish(certificate),
+            _ => {}
         }
+    }
+
+    fn finish(&mut self, certificate: &[u8]) {
         if self.state == State::Idle {
             self.state = State::Up;
-            self.hello_due = None;
+            self.flight_due = None;
             self.output.extend([Out::Connected, Out::Certificate(certificate.to_vec()), Out::Keys]);
         }
     }
@@ -142,13 +162,13 @@ impl DtlsInstance for Toy {
         if active {
             self.session = SESSIONS.get() + 1;
             SESSIONS.set(self.session);
-            self.hello_due = Some(self.now);
+            self.flight_due = Some(self.now);
         }
     }
 
     fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
         match packet.first() {
-            Some(&HELLO) if packet.len() >= HELLO_HEADER => self.handle_hello(packet),
+            Some(&HANDSHAKE) => self.handle_flight(packet),
             Some(&DATA) if self.state == State::Up => self.output.push_back(Out::Data(packet[1..].to_vec())),
             Some(&CLOSE) if self.state == State::Up => self.output.push_back(Out::Closed),
             _ => {}
@@ -158,7 +178,7 @@ impl DtlsInstance for Toy {
 
     fn poll_output<'a>(&mut self, buffer: &'a mut [u8]) -> DtlsOutput<'a> {
         let Some(out) = self.output.pop_front() else {
-            return DtlsOutput::Timeout(self.hello_due.unwrap_or(self.now + Duration::from_secs(3600)));
+            return DtlsOutput::Timeout(self.flight_due.unwrap_or(self.now + Duration::from_secs(3600)));
         };
         let length = match &out {
             Out::Packet(bytes) | Out::Certificate(bytes) | Out::Data(bytes) => bytes.len(),
@@ -190,10 +210,10 @@ impl DtlsInstance for Toy {
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
         self.now = now;
-        if self.hello_due.is_some_and(|due| due <= now) {
-            let hello = self.hello();
-            self.output.push_back(hello);
-            self.hello_due = Some(now + HELLO_INTERVAL);
+        if self.flight_due.is_some_and(|due| due <= now) {
+            let flight = self.flight(self.flight);
+            self.output.push_back(flight);
+            self.flight_due = Some(now + FLIGHT_INTERVAL);
         }
         Ok(())
     }
@@ -229,7 +249,7 @@ impl DtlsInstance for Toy {
         if self.state == State::Up {
             self.output.push_back(Out::Packet([&[CLOSE, 0xfe, 0xfd], &[0; RECORD_BYTES - 3][..]].concat()));
         }
-        self.hello_due = None;
+        self.flight_due = None;
         self.state = State::Closing;
         Ok(())
     }

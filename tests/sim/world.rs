@@ -193,7 +193,7 @@ impl World {
     /// Changes something about a client, then lets the network have what it wants sent.
     pub fn with<R>(&mut self, index: usize, change: impl FnOnce(&mut Member, Instant, &mut Faults) -> R) -> R {
         let member = &mut self.members[index];
-        let faults = self.faults.about(member.identity.as_str());
+        let faults = self.faults.about(member.name());
         let outcome = change(member, self.now, faults);
         let elapsed = self.now - self.start;
         for outgoing in std::mem::take(&mut member.client.outbox) {
@@ -314,7 +314,7 @@ impl World {
         self.trace.datagram(self.now - self.start, SERVER, &transmit.contents);
         if let Some(index) = self.member_at(transmit.destination) {
             let member = &self.members[index];
-            let faults = self.faults.about(format!("to {}", member.identity));
+            let faults = self.faults.about(format!("to {}", member.name()));
             let is_resend = |pt| member.client.is_resend(pt);
             self.tap.leaves(index, &transmit.contents, is_resend, self.now, faults);
             let header = Header::parse(&transmit.contents).filter(|header| !is_resend(header.payload_type));
@@ -403,7 +403,7 @@ impl World {
             self.faults.about("engine").add(format!("all have left, but a timer {reason:?} runs"));
         }
         for member in self.members.iter().filter(|member| member.ended.is_none()) {
-            self.faults.about(member.identity.as_str()).add("all have left, but SessionEnded never came");
+            self.faults.about(member.name()).add("all have left, but SessionEnded never came");
         }
     }
 
@@ -423,7 +423,7 @@ impl World {
         };
         if !expected {
             let life = member.life;
-            self.faults.about(member.identity.as_str()).add(format!("ended with {reason:?} while {life:?}"));
+            self.faults.about(member.name()).add(format!("ended with {reason:?} while {life:?}"));
         }
     }
 }
