@@ -12,7 +12,7 @@ use super::speakers::{self, SpeakerDetector};
 use super::subscription::Slot;
 use super::timers::{Timer, TimerTable};
 use super::track::{Noted, Track};
-use super::{EncodingIndex, Forward, Input, Join, NewSlot, NewTrack, Output, Seat, SlotIndex, TrackKey};
+use super::{EncodingIndex, Forward, Input, Join, NewSlot, NewTrack, Output, PeerKey, Seat, SlotIndex, TrackKey};
 use crate::command::{
     CallState, EndReason, Grants, MediaKind, Notice, ParticipantInfo, ParticipantState, Refusal, RoomSettings,
     RoomState,
@@ -73,6 +73,11 @@ impl Room {
     /// The seat of an identity.
     pub fn seat_of(&self, identity: &Identity) -> Option<Seat> {
         self.participants().find(|(_, other)| other.profile.identity == *identity).map(|(seat, _)| seat)
+    }
+
+    /// Whose peer sits there.
+    pub fn peer_of(&self, seat: Seat) -> Option<PeerKey> {
+        Some(self.participant(seat)?.peer)
     }
 
     /// The seat the next [`Input::Join`] gets.

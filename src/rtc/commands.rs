@@ -24,8 +24,7 @@ impl Engine {
             Command::ListParticipants { room } => Ok(Reply::Participants(self.room(room)?.1.participant_infos(None))),
             Command::DescribeParticipant { room, identity } => self.describe(room, &identity),
             Command::RemoveParticipant { room, identity, reason } => {
-                let (index, seat) = self.seat(room, &identity)?;
-                let key = self.peer_at(index, seat).ok_or(Refusal::ParticipantNotFound)?;
+                let key = self.peer_of(room, &identity)?;
                 self.leave(key, reason, now);
                 Ok(Reply::Done)
             }
@@ -102,11 +101,10 @@ impl Engine {
         Ok((index, room.seat_of(identity).ok_or(Refusal::ParticipantNotFound)?))
     }
 
-    fn peer_at(&self, index: usize, seat: Seat) -> Option<PeerKey> {
-        let found = self.peers.iter().position(|peer| {
-            peer.as_ref().is_some_and(|peer| peer.room == index && peer.seat == seat && !peer.is_leaving())
-        });
-        found.map(|index| PeerKey(index as u32))
+    /// The peer of an identity. Who is leaving has left the room already.
+    fn peer_of(&self, room: RoomId, identity: &Identity) -> Result<PeerKey, Refusal> {
+        let (_, room) = self.room(room)?;
+        room.seat_of(identity).and_then(|seat| room.peer_of(seat)).ok_or(Refusal::ParticipantNotFound)
     }
 
     fn describe(&self, room: RoomId, identity: &Identity) -> Result<Reply, Refusal> {
@@ -129,9 +127,6 @@ impl Engine {
         room.admit(&open.profile.identity)?;
         let offer = Offer::read(&open.offer)?;
         check_may_publish(&offer, &open.profile.grants)?;
-        // Looked up before the new peer is there, which has no seat of its own yet.
-        let older = self.seat(open.room, &open.profile.identity).ok();
-        let older = older.and_then(|(index, seat)| self.peer_at(index, seat));
         let rtc = negotiate::build(&self.config.crypto, &self.config.candidates, now);
         let owner = Owner { room: index, session: open.session, participant: open.participant };
         let until = now + self.config.connect_timeout;
@@ -150,7 +145,7 @@ impl Engine {
                 return Err(refusal);
             }
         };
-        if let Some(older) = older {
+        if let Ok(older) = self.peer_of(open.room, &open.profile.identity) {
             self.leave(older, EndReason::DuplicateIdentity, now);
         }
         self.take_seat(key, index, open, now);
