@@ -129,6 +129,9 @@ impl Engine {
         room.admit(&open.profile.identity)?;
         let offer = Offer::read(&open.offer)?;
         check_may_publish(&offer, &open.profile.grants)?;
+        // Looked up before the new peer is there, which has no seat of its own yet.
+        let older = self.seat(open.room, &open.profile.identity).ok();
+        let older = older.and_then(|(index, seat)| self.peer_at(index, seat));
         let rtc = negotiate::build(&self.config.crypto, &self.config.candidates, now);
         let owner = Owner { room: index, session: open.session, participant: open.participant };
         let until = now + self.config.connect_timeout;
@@ -147,9 +150,7 @@ impl Engine {
                 return Err(refusal);
             }
         };
-        if let Ok((index, seat)) = self.seat(open.room, &open.profile.identity)
-            && let Some(older) = self.peer_at(index, seat).filter(|older| *older != key)
-        {
+        if let Some(older) = older {
             self.leave(older, EndReason::DuplicateIdentity, now);
         }
         self.take_seat(key, index, open, now);
