@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use stube::command::{Command, IceTag, Notice};
+use stube::command::{Command, EndReason, IceTag, Notice};
+use stube::ids::Identity;
 
 use crate::client::Change;
 use crate::member::Life;
@@ -141,6 +142,14 @@ impl World {
         if asks {
             self.order(index, What::Close, Command::CloseSession { session });
         }
+    }
+
+    /// Control removes a member.
+    pub fn remove(&mut self, index: usize) {
+        let member = &mut self.members[index];
+        member.removed = true;
+        let (room, identity) = (self.rooms[member.room], Identity::from(member.identity.as_str()));
+        self.control(Command::RemoveParticipant { room, identity, reason: EndReason::ParticipantRemoved });
     }
 
     /// Stops without a word.

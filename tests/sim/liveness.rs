@@ -98,8 +98,8 @@ fn check_flow(world: &World, index: usize, kind: MediaKind, faults: &mut Faults)
     };
     let flowing = wanted.iter().filter(|(track, _, _)| good(track)).count();
     let due = wanted.len().min(slots.len());
-    // Muted and dead tracks may hold slots that living ones would get.
-    let contested = crowded(world, index, kind) && has_ghosts(world, member.room);
+    // Dead tracks may hold slots that living ones would get, and so may muted ones that were asked for by name.
+    let contested = crowded(world, index, kind) && (explicit.is_some() || has_ghosts(world, member.room));
     if flowing < due && !contested {
         let missing: Vec<_> = wanted.iter().filter(|(track, _, _)| !good(track)).map(|(track, _, _)| track).collect();
         let told = slots.iter().filter_map(|slot| member.client.channel.slots.get(&slot.mid.to_string()));

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use stube::command::{Command, EndReason, Grants};
-use stube::ids::Identity;
+use stube::command::Grants;
 
 use crate::client::Change;
 use crate::forwarding::{check_accounts, check_forwarding};
@@ -146,13 +145,7 @@ impl Plan {
             }
             Verb::Crash => self.world.crash(index),
             Verb::Rejoin => self.join(Some(index)),
-            Verb::Remove => {
-                let member = &mut self.world.members[index];
-                member.removed = true;
-                let (room, identity) = (self.world.rooms[member.room], Identity::from(member.identity.as_str()));
-                let reason = EndReason::ParticipantRemoved;
-                self.world.control(Command::RemoveParticipant { room, identity, reason });
-            }
+            Verb::Remove => self.world.remove(index),
             Verb::Mute => {
                 let publications = self.world.members[index].client.publications.len();
                 if publications > 0 {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use stube::command::EndReason;
+
 use crate::forwarding::{check_accounts, check_forwarding};
 use crate::liveness::check_liveness;
 use crate::member::Joiner;
@@ -152,5 +154,25 @@ fn a_cut_heals_by_an_ice_restart() {
         world.partition(0, false);
         world.run_for(Duration::from_secs(8));
         assert!(world.members[0].ice > 1, "the client has restarted ICE");
+    });
+}
+
+#[test]
+fn joining_again_replaces_the_older_session() {
+    scenario(9, |world| {
+        join_all(world, &Joiner::default(), 3, Conditions::CLEAN);
+        // Cut off, the first one's peer lingers after its seat has become free: so the fourth takes that seat, but
+        // another peer's place, and its second session gets a place before its first. That once hid the first.
+        world.run_until(Duration::from_secs(2));
+        world.partition(0, true);
+        world.remove(0);
+        world.run_for(Duration::from_millis(100));
+        join_all(world, &Joiner::default(), 1, Conditions::CLEAN);
+        world.run_for(Duration::from_secs(2));
+        let again = Joiner { identity: Some("p3".to_owned()), ..Joiner::default() };
+        world.join(&again, Conditions::CLEAN, Conditions::CLEAN);
+        world.run_for(Duration::from_secs(5));
+        let ended = world.members[3].ended.map(|(_, reason)| reason);
+        assert_eq!(ended, Some(EndReason::DuplicateIdentity));
     });
 }
