@@ -1,0 +1,7 @@
+//! RTP on the wire: headers, SRTP, RTCP. Pure: bytes in, bytes out; no str0m, no clock, no socket.
+
+mod octets;
+pub mod header;
+pub mod extensions;
+pub mod rtcp;
+pub mod feedback;
