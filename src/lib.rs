@@ -21,6 +21,7 @@ pub mod units;
 pub mod config;
 pub mod command;
 pub mod media;
+pub mod rtp;
 pub mod rtc;
 pub mod metrics;
 pub mod shard;
