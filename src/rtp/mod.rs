@@ -5,3 +5,4 @@ pub mod header;
 pub mod extensions;
 pub mod rtcp;
 pub mod feedback;
+pub mod srtp;
