@@ -134,6 +134,7 @@ impl Call {
             seed: [9; 32],
             connect_timeout: Duration::from_secs(15),
             restart_timeout: Duration::from_secs(30),
+            since_1970: Duration::from_secs(1_700_000_000),
         };
         let mut call = Self { engine: Engine::new(config, now), clients: Vec::new(), now, spent: Duration::ZERO };
         call.order(Command::OpenRoom { room: ROOM, settings: settings() });
@@ -201,7 +202,8 @@ impl Call {
         self.spent += started.elapsed();
         for transmit in &outbox {
             let to = self.clients.iter_mut().find(|client| client.address == transmit.destination);
-            to.expect("a known client").receive(transmit.source, &transmit.contents, now);
+            let to = to.expect("a known client");
+            transmit.datagrams().for_each(|datagram| to.receive(transmit.source, datagram, now));
         }
         self.clients.iter_mut().map(Client::take_received).sum()
     }

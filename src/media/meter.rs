@@ -12,6 +12,8 @@ pub enum DropReason {
     UnknownSource,
     /// STUN whose USERNAME names no session.
     UnknownUfrag,
+    /// RTP or RTCP that failed SRTP's authentication, or RTCP that came twice (RFC 3711 §3.3).
+    NotAuthentic,
     /// RTP of an m-line or encoding that is not published, or whose source the grants do not allow.
     UnpublishedTrack,
     /// The publisher's session is not connected or has been closed.
@@ -28,6 +30,10 @@ pub enum DropReason {
     CodecMismatch,
     /// The subscriber is not connected.
     SubscriberNotReady,
+    /// Too much waits to be sent to the subscriber.
+    SubscriberTooSlow,
+    /// It waited to be sent for longer than packets are kept.
+    Expired,
     /// A queue towards the kernel or a TCP peer was full.
     QueueFull,
     /// The session panicked and was ended.
@@ -36,10 +42,11 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Malformed,
         Self::UnknownSource,
         Self::UnknownUfrag,
+        Self::NotAuthentic,
         Self::UnpublishedTrack,
         Self::NotConnected,
         Self::Muted,
@@ -48,12 +55,14 @@ impl DropReason {
         Self::BeforeSwitch,
         Self::CodecMismatch,
         Self::SubscriberNotReady,
+        Self::SubscriberTooSlow,
+        Self::Expired,
         Self::QueueFull,
         Self::Internal,
     ];
 
     /// Whether one subscriber's copy was dropped, not the received packet:
-    /// *copies due = RTP sent + Σ drops of copies*.
+    /// *copies due = RTP sent + waiting + Σ drops of copies*.
     pub fn is_of_a_copy(self) -> bool {
         matches!(
             self,
@@ -63,6 +72,8 @@ impl DropReason {
                 | Self::BeforeSwitch
                 | Self::CodecMismatch
                 | Self::SubscriberNotReady
+                | Self::SubscriberTooSlow
+                | Self::Expired
         )
     }
 
@@ -72,6 +83,7 @@ impl DropReason {
             Self::Malformed => "malformed",
             Self::UnknownSource => "unknown_source",
             Self::UnknownUfrag => "unknown_ufrag",
+            Self::NotAuthentic => "not_authentic",
             Self::UnpublishedTrack => "unpublished_track",
             Self::NotConnected => "not_connected",
             Self::Muted => "muted",
@@ -80,6 +92,8 @@ impl DropReason {
             Self::BeforeSwitch => "before_switch",
             Self::CodecMismatch => "codec_mismatch",
             Self::SubscriberNotReady => "subscriber_not_ready",
+            Self::SubscriberTooSlow => "subscriber_too_slow",
+            Self::Expired => "expired",
             Self::QueueFull => "queue_full",
             Self::Internal => "internal",
         }

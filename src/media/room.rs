@@ -157,6 +157,7 @@ impl Room {
             Input::Unpublish { seat, track } => self.unpublish(seat, track, now),
             Input::Slots { seat, slots } => self.set_slots(seat, slots),
             Input::KeyframeWanted { seat, slot } => self.keyframe_wanted(seat, slot, now),
+            Input::Broken { track, encoding } => self.broken(track, encoding, now),
             Input::Request { seat, request } => self.request(seat, request, now),
             Input::Change { seat, change } => self.change(seat, change, now),
             Input::Mute { seat, track, muted } => self.mute_by_control(seat, track, muted, now),
@@ -345,6 +346,12 @@ impl Room {
         let video = slot.filter(|slot| slot.kind == MediaKind::Video);
         if let Some(binding) = video.and_then(|slot| slot.binding) {
             self.want_keyframe(binding.track, binding.current.unwrap_or(binding.target), now);
+        }
+    }
+
+    fn broken(&mut self, key: TrackKey, encoding: EncodingIndex, now: Instant) {
+        if self.track(key).is_some_and(|track| track.kind == MediaKind::Video && !track.subscribers.is_empty()) {
+            self.want_keyframe(key, encoding, now);
         }
     }
 

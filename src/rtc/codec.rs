@@ -1,14 +1,11 @@
-//! What a received packet's payload and header extensions say about it.
-
-use std::time::Instant;
+//! What a codec is called, and what a payload of it says.
 
 use str0m::format::{
     Codec as Str0mCodec, detect_av1_keyframe, detect_h264_keyframe, detect_h264_nalu, detect_vp8_keyframe,
     detect_vp9_keyframe,
 };
-use str0m::rtp::{ExtensionValues, RtpPacket};
 
-use crate::media::{Codec, Packet};
+use crate::media::Codec;
 
 /// Our name for str0m's codec; `None` for what we do not forward.
 pub fn codec_of(codec: Str0mCodec) -> Option<Codec> {
@@ -26,7 +23,7 @@ pub fn codec_of(codec: Str0mCodec) -> Option<Codec> {
 const H264_SPS: u8 = 7;
 
 /// Whether a decoder can start with this payload.
-fn starts_keyframe(codec: Codec, payload: &[u8]) -> bool {
+pub fn starts_keyframe(codec: Codec, payload: &[u8]) -> bool {
     match codec {
         Codec::Opus => true,
         Codec::Vp8 => detect_vp8_keyframe(payload),
@@ -34,36 +31,6 @@ fn starts_keyframe(codec: Codec, payload: &[u8]) -> bool {
         // Browsers send SPS and PPS in a packet before the IDR slice; a decoder needs them first.
         Codec::H264 => detect_h264_nalu(payload, H264_SPS) || detect_h264_keyframe(payload),
         Codec::Av1 => detect_av1_keyframe(payload),
-    }
-}
-
-/// The facts about a packet that rooms decide on.
-pub fn facts(packet: &RtpPacket, codec: Codec, captured_at: Instant) -> Packet {
-    let level = packet.header.ext_vals.audio_level;
-    Packet {
-        ssrc: *packet.header.ssrc,
-        seq: *packet.seq_no,
-        timestamp: packet.header.timestamp,
-        codec,
-        bytes: packet.payload.len(),
-        keyframe: starts_keyframe(codec, &packet.payload),
-        // str0m hands out the level as negative decibels.
-        level: level.map(|level| level.unsigned_abs().min(127)),
-        captured_at,
-    }
-}
-
-/// The header extensions a receiver gets. Always fresh values: a copied publisher's MID or RID would go out verbatim
-/// and misroute the packet at the receiver; transport-wide numbers and send times are set anew by the sender.
-pub fn forwarded_extensions(from: &ExtensionValues) -> ExtensionValues {
-    ExtensionValues {
-        audio_level: from.audio_level,
-        voice_activity: from.voice_activity,
-        video_orientation: from.video_orientation,
-        video_content_type: from.video_content_type,
-        play_delay_min: from.play_delay_min,
-        play_delay_max: from.play_delay_max,
-        ..ExtensionValues::default()
     }
 }
 
@@ -82,19 +49,5 @@ mod tests {
         // H.264: an IDR slice, or the SPS in a STAP-A before it.
         assert!(starts_keyframe(Codec::H264, &[0x78, 0x00, 0x04, 0x67, 0x42, 0xe0, 0x1f]));
         assert!(!starts_keyframe(Codec::H264, &[0x41, 0x9a]));
-    }
-
-    #[test]
-    fn no_personal_or_per_leg_extension_is_passed_on() {
-        let from = ExtensionValues {
-            audio_level: Some(-30),
-            mid: Some("7".into()),
-            rid: Some("h".into()),
-            transport_cc: Some(9),
-            ..ExtensionValues::default()
-        };
-        let to = forwarded_extensions(&from);
-        assert_eq!(to.audio_level, Some(-30));
-        assert!(to.mid.is_none() && to.rid.is_none() && to.transport_cc.is_none());
     }
 }

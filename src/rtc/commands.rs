@@ -130,14 +130,16 @@ impl Engine {
         let rtc = negotiate::build(&self.config.crypto, &self.config.candidates, now);
         let owner = Owner { room: index, session: open.session, participant: open.participant };
         let until = now + self.config.connect_timeout;
-        let peer = Box::new(Peer::new(rtc, owner, offer.clone(), until, now));
+        let peer = Box::new(Peer::new(rtc, owner, offer.clone(), &mut self.shared, until, now));
         let key = PeerKey(self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len()) as u32);
         match self.peers.get_mut(key.0 as usize) {
             Some(free) => *free = Some(peer),
             None => self.peers.push(Some(peer)),
         }
         // Nothing else has happened yet: an offer that is refused leaves no trace.
-        let answer = self.with_peer(key, |peer, _| peer.accept(&offer, &offer.text)).unwrap_or(Err(Refusal::Internal));
+        let answer = self
+            .with_peer(key, |peer, shared| peer.accept(&offer, &offer.text, &mut shared.ids))
+            .unwrap_or(Err(Refusal::Internal));
         let sdp = match answer {
             Ok(sdp) => sdp,
             Err(refusal) => {
@@ -154,7 +156,7 @@ impl Engine {
     }
 
     fn take_seat(&mut self, key: PeerKey, index: usize, open: OpenSession, now: Instant) {
-        let call = self.ids.id();
+        let call = self.shared.ids.id();
         let Some(room) = self.rooms[index].as_ref() else { return };
         let seat = room.next_seat();
         if let Some(peer) = self.peers[key.0 as usize].as_mut() {
@@ -170,19 +172,19 @@ impl Engine {
     fn apply(&mut self, key: PeerKey, now: Instant) {
         let Some(peer) = self.peers[key.0 as usize].as_mut() else { return };
         let (index, seat) = (peer.room, peer.seat);
-        let Changes { publish, unpublish, slots } = peer.changes(&mut self.ids);
+        let Changes { publish, unpublish, slots } = peer.changes(&mut self.shared.ids);
         for track in unpublish {
             self.tell_room(index, media::Input::Unpublish { seat, track }, now);
-            self.with_peer(key, |peer, _| peer.forget_track(track));
+            self.with_peer(key, |peer, shared| peer.ingress.forget_track(track, &mut shared.store));
         }
         for track in publish {
             let Some(next) = self.rooms[index].as_ref().map(Room::next_track) else { return };
-            self.with_peer(key, |peer, _| peer.set_track_key(&track.mid, next));
+            self.with_peer(key, |peer, _| peer.ingress.set_track_key(&track.mid, next));
             self.tell_room(index, media::Input::Publish { seat, track }, now);
         }
         self.tell_room(index, media::Input::Slots { seat, slots }, now);
         self.note_ufrags(key);
-        self.touch(key);
+        self.touch_session(key);
     }
 
     fn note_ufrags(&mut self, key: PeerKey) {
@@ -208,9 +210,9 @@ impl Engine {
         if let Some(grants) = self.grants_of(key) {
             check_may_publish(&offer, grants)?;
         }
-        let answer = self.with_peer(key, |peer, _| {
+        let answer = self.with_peer(key, |peer, shared| {
             peer.check_slots(&offer)?;
-            peer.accept(&offer, &offer.text).map(|sdp| (sdp, peer.ice))
+            peer.accept(&offer, &offer.text, &mut shared.ids).map(|sdp| (sdp, peer.ice))
         });
         let (sdp, ice) = answer.unwrap_or(Err(Refusal::Internal))?;
         self.apply(key, now);
@@ -232,14 +234,15 @@ impl Engine {
             Some(text) => self.restart_ice(key, &text)?,
             None => Reply::Done,
         };
-        self.touch(key);
+        self.touch_session(key);
         Ok(reply)
     }
 
     /// An ICE restart is the last offer with new credentials; str0m then draws new ones of its own.
     fn restart_ice(&mut self, key: PeerKey, text: &str) -> Result<Reply, Refusal> {
         let offer = Offer::read(text)?;
-        let answer = self.with_peer(key, |peer, _| peer.accept(&offer, text).map(|sdp| (sdp, peer.ice)));
+        let answer =
+            self.with_peer(key, |peer, shared| peer.accept(&offer, text, &mut shared.ids).map(|sdp| (sdp, peer.ice)));
         let (sdp, ice) = answer.unwrap_or(Err(Refusal::Internal))?;
         self.note_ufrags(key);
         Ok(Reply::Fragment { fragment: fragment::from_answer(&sdp), ice })

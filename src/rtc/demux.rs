@@ -12,6 +12,7 @@ use super::Datagram;
 use crate::command::Transport;
 use crate::media::PeerKey;
 use crate::media::meter::DropReason;
+use crate::rtp::header::is_rtcp;
 
 /// Smallest datagram that can be anything: an RTCP header.
 const MIN_BYTES: usize = 4;
@@ -20,6 +21,8 @@ const STUN_HEADER_BYTES: usize = 20;
 /// STUN message types: Binding request and success response.
 const BINDING_REQUEST: [u8; 2] = [0x00, 0x01];
 const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
+/// STUN attribute (RFC 8445 §16.1).
+const USE_CANDIDATE: [u8; 2] = [0x00, 0x25];
 /// Addresses kept for one peer; a browser uses a handful of candidates per interface.
 pub const MAX_ADDRESSES_PER_PEER: usize = 32;
 
@@ -60,6 +63,33 @@ fn classify(contents: &[u8]) -> Option<Class> {
         128..=191 => Some(Class::Rtp),
         _ => None,
     }
+}
+
+/// Media by RFC 7983, and which by RFC 5761.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    Rtp,
+    Rtcp,
+}
+
+/// Whether a datagram is media.
+pub fn media(contents: &[u8]) -> Option<Media> {
+    let is_media = classify(contents) == Some(Class::Rtp);
+    is_media.then(|| if is_rtcp(contents[1]) { Media::Rtcp } else { Media::Rtp })
+}
+
+/// Whether a STUN request nominates its path: it has the attribute USE-CANDIDATE (RFC 8445 §7.1.2).
+pub fn nominates(request: &[u8]) -> bool {
+    let mut rest = request.get(STUN_HEADER_BYTES..).unwrap_or(&[]);
+    while let [type_high, type_low, length_high, length_low, value @ ..] = rest {
+        if [*type_high, *type_low] == USE_CANDIDATE {
+            return true;
+        }
+        // Values are padded to four bytes (RFC 8489 §14).
+        let length = usize::from(u16::from_be_bytes([*length_high, *length_low])).next_multiple_of(4);
+        rest = value.get(length..).unwrap_or(&[]);
+    }
+    false
 }
 
 /// Whether this outgoing datagram tells that a STUN request passed its integrity check.

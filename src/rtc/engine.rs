@@ -5,12 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use super::clock::NtpClock;
 use super::demux::{self, Demux, MAX_ADDRESSES_PER_PEER, Route};
+use super::egress::BURST_BYTES_MAX;
 use super::formats::Formats;
+use super::ingress::Received;
 use super::path::Hop;
-use super::peer::{Peer, PeerOutput, Phase, Received};
+use super::peer::{Arrival, Peer, PeerOutput, Phase, Shared};
 use super::schedule::{Schedule, Wake};
-use super::{Datagram, EngineConfig, Input, Output, Stats, Timer};
+use super::store::{PacketRef, PacketStore};
+use super::{Datagram, EngineConfig, Input, Output, Stats, Timer, Transmit};
 use crate::command::{EndReason, Notice, Transport};
 use crate::ids::{IdSource, RoomId, SessionId};
 use crate::media::meter::{DropReason, Drops};
@@ -21,33 +25,44 @@ use crate::media::{self, PeerKey, Room};
 const LEAVE_LINGER: Duration = Duration::from_millis(500);
 const CLOSE_LINGER: Duration = Duration::from_millis(300);
 
+/// Sent buffers kept for the next runs; one is in use at a time.
+const SPARE_BUFFERS: usize = 4;
+
 /// The rooms and peers of one shard; see the [ring's contract](super).
 pub struct Engine {
     pub(super) config: EngineConfig,
-    pub(super) ids: IdSource,
+    pub(super) shared: Shared,
     pub(super) rooms: Vec<Option<Room>>,
     pub(super) room_keys: BTreeMap<RoomId, usize>,
     pub(super) peers: Vec<Option<Box<Peer>>>,
     pub(super) sessions: BTreeMap<SessionId, PeerKey>,
     pub(super) demux: Demux,
     pub(super) shutting_down: bool,
-    formats: Formats,
     schedule: Schedule,
     /// Peers with something to send, in order of becoming so.
     dirty: VecDeque<PeerKey>,
     /// Peers that panicked.
     failed: Vec<PeerKey>,
     outputs: VecDeque<Output>,
-    counters: Stats,
+    /// Buffers that have been sent.
+    spare: Vec<Vec<u8>>,
     /// Drops and due copies of rooms that are gone.
     retired: (Drops, u64),
 }
 
 impl Engine {
     /// An engine without rooms.
-    pub fn new(config: EngineConfig, _now: Instant) -> Self {
-        Self {
+    pub fn new(config: EngineConfig, now: Instant) -> Self {
+        let shared = Shared {
+            formats: Formats::default(),
+            store: PacketStore::default(),
+            stats: Stats::default(),
             ids: IdSource::from_seed(config.seed),
+            clock: NtpClock::new(config.since_1970, now),
+            plain: Vec::new(),
+        };
+        Self {
+            shared,
             config,
             rooms: Vec::new(),
             room_keys: BTreeMap::new(),
@@ -55,12 +70,11 @@ impl Engine {
             sessions: BTreeMap::new(),
             demux: Demux::default(),
             shutting_down: false,
-            formats: Formats::default(),
             schedule: Schedule::default(),
             dirty: VecDeque::new(),
             failed: Vec::new(),
             outputs: VecDeque::new(),
-            counters: Stats::default(),
+            spare: Vec::new(),
             retired: (Drops::default(), 0),
         }
     }
@@ -100,13 +114,57 @@ impl Engine {
             if let Some(output) = self.outputs.pop_front() {
                 return Some(output);
             }
-            let key = self.dirty.pop_front()?;
-            self.with_peer(key, |peer, _| {
+            let key = *self.dirty.front()?;
+            if let Some(transmit) = self.next_run(key, now) {
+                return Some(Output::Transmit(transmit));
+            }
+            self.dirty.pop_front();
+            let ticked = self.with_peer(key, |peer, _| {
                 peer.dirty = false;
-                peer.tick(now);
+                let wanted = peer.wants_tick;
+                if wanted {
+                    peer.tick(now);
+                }
+                wanted
             });
-            self.drain_peer(key, None, now);
+            if ticked == Some(true) {
+                self.drain_peer(key, None, now);
+            } else {
+                self.take_events(key, now);
+                self.settle_peer(key, now);
+            }
             self.reap_failed(now);
+        }
+    }
+
+    /// Takes a [`Transmit`]'s buffer back, to be filled again.
+    pub fn recycle(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_BUFFERS && buffer.capacity() >= BURST_BYTES_MAX {
+            self.spare.push(buffer);
+        }
+    }
+
+    /// Seals the next of what waits for a peer.
+    fn next_run(&mut self, key: PeerKey, now: Instant) -> Option<Transmit> {
+        let mut contents = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(BURST_BYTES_MAX));
+        contents.clear();
+        let filled = self.with_peer(key, |peer, shared| {
+            let segment = peer.fill(&mut contents, shared, now);
+            let hop = if segment > 0 { peer.hop(now) } else { None };
+            (segment, hop)
+        });
+        match filled {
+            Some((segment, Some(hop))) => Some(Transmit {
+                transport: hop.transport,
+                source: hop.local,
+                destination: hop.remote,
+                contents,
+                segment,
+            }),
+            _ => {
+                self.recycle(contents);
+                None
+            }
         }
     }
 
@@ -123,7 +181,8 @@ impl Engine {
 
     /// The counters now.
     pub fn stats(&self) -> Stats {
-        let mut stats = self.counters;
+        let mut stats = self.shared.stats;
+        stats.streams_received = self.shared.store.len() as u64;
         stats.drops.merge(&self.retired.0);
         stats.copies_due += self.retired.1;
         for room in self.rooms.iter().flatten() {
@@ -138,6 +197,7 @@ impl Engine {
         }
         let mut addresses = BTreeSet::new();
         for peer in self.peers.iter().flatten() {
+            stats.copies_waiting += peer.egress.waiting() as u64;
             match (peer.phase, peer.sends_to) {
                 (Phase::Connecting { .. }, _) => stats.sessions_connecting += 1,
                 (Phase::Connected | Phase::Lost { .. }, Some((transport, address))) => {
@@ -160,19 +220,29 @@ impl Engine {
     fn datagram(&mut self, datagram: &Datagram<'_>, now: Instant) {
         let (key, binding) = match self.demux.route(datagram) {
             Route::Peer { key, binding } => (key, binding),
-            Route::Drop(reason) => return self.counters.drops.count(reason),
+            Route::Drop(reason) => return self.shared.stats.drops.count(reason),
         };
-        let receive = |peer: &mut Peer, _: &mut Formats| {
+        let arrival = self.with_peer(key, |peer, shared| {
             peer.path.heard(datagram.transport, datagram.source, now);
             peer.heard_at = now;
-            peer.receive(datagram, now)
-        };
-        match self.with_peer(key, receive) {
-            Some(Err(reason)) => self.counters.drops.count(reason),
-            None => self.counters.drops.count(DropReason::Internal),
-            Some(Ok(())) => {}
+            peer.receive(datagram, shared, now)
+        });
+        match arrival {
+            Some(Ok(Arrival::Media(received))) => {
+                self.forward(key, &received, now);
+                self.take_events(key, now);
+            }
+            Some(Ok(Arrival::Feedback)) => self.take_events(key, now),
+            Some(Ok(Arrival::Session)) => return self.drain_peer(key, binding.then_some(datagram), now),
+            Some(Err(reason)) => return self.shared.stats.drops.count(reason),
+            None => return self.shared.stats.drops.count(DropReason::Internal),
         }
-        self.drain_peer(key, binding.then_some(datagram), now);
+        let Some(peer) = self.peers.get(key.0 as usize).and_then(Option::as_ref) else { return };
+        if peer.has_work(now) {
+            self.touch(key);
+        } else {
+            self.settle_peer(key, now);
+        }
     }
 
     fn disconnected(&mut self, source: SocketAddr) {
@@ -182,10 +252,10 @@ impl Engine {
     }
 
     /// Runs a peer's code; a panic in it ends that one session.
-    pub(super) fn with_peer<R>(&mut self, key: PeerKey, run: impl FnOnce(&mut Peer, &mut Formats) -> R) -> Option<R> {
+    pub(super) fn with_peer<R>(&mut self, key: PeerKey, run: impl FnOnce(&mut Peer, &mut Shared) -> R) -> Option<R> {
         let peer = self.peers.get_mut(key.0 as usize)?.as_mut()?;
-        let formats = &mut self.formats;
-        let result = catch_unwind(AssertUnwindSafe(|| run(peer, formats)));
+        let shared = &mut self.shared;
+        let result = catch_unwind(AssertUnwindSafe(|| run(peer, shared)));
         if result.is_err() {
             self.failed.push(key);
         }
@@ -195,7 +265,7 @@ impl Engine {
     /// Takes everything str0m has for us. `request` is the STUN request just received, whose success response would
     /// authenticate its source.
     fn drain_peer(&mut self, key: PeerKey, request: Option<&Datagram<'_>>, now: Instant) {
-        while let Some(output) = self.with_peer(key, |peer, formats| peer.poll(formats, now)).flatten() {
+        while let Some(output) = self.with_peer(key, |peer, _| peer.poll(now)).flatten() {
             match output {
                 PeerOutput::Transmit(transmit) => {
                     let answered = request.filter(|request| request.source == transmit.destination);
@@ -204,8 +274,6 @@ impl Engine {
                     }
                     self.outputs.push_back(Output::Transmit(transmit));
                 }
-                PeerOutput::Rtp(received) => self.forward(key, &received, now),
-                PeerOutput::Unpublished => self.counters.drops.count(DropReason::UnpublishedTrack),
                 PeerOutput::Ended(reason) => self.end(key, reason, now),
                 other => self.peer_event(key, other, now),
             }
@@ -213,12 +281,19 @@ impl Engine {
         self.settle_peer(key, now);
     }
 
+    /// Does what RTCP asked for.
+    fn take_events(&mut self, key: PeerKey, now: Instant) {
+        while let Some(event) = self.with_peer(key, |peer, _| peer.take_event()).flatten() {
+            self.peer_event(key, event, now);
+        }
+    }
+
     /// The packet path: from the publisher's peer through the room to every subscriber's.
     fn forward(&mut self, key: PeerKey, received: &Received, now: Instant) {
-        self.counters.rtp_in.of_mut(received.kind).count(received.facts.bytes);
+        self.shared.stats.rtp_in.of_mut(received.kind).count(received.facts.bytes);
         let Some(index) = self.peers.get(key.0 as usize).and_then(Option::as_ref).map(|peer| peer.room) else { return };
         let Some(room) = self.rooms.get_mut(index).and_then(Option::as_mut) else {
-            return self.counters.drops.count(DropReason::NotConnected);
+            return self.shared.stats.drops.count(DropReason::NotConnected);
         };
         let (track, encoding, packet) = (received.track, received.encoding, &received.facts);
         room.handle(media::Input::Packet { track, encoding, packet }, now);
@@ -229,7 +304,7 @@ impl Engine {
     fn bind(&mut self, key: PeerKey, request: &Datagram<'_>, now: Instant) {
         let Datagram { transport, source, destination: local, .. } = *request;
         let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
-        peer.path.checked(Hop { transport, remote: source, local }, now);
+        peer.path.checked(Hop { transport, remote: source, local }, demux::nominates(request.contents), now);
         if matches!(peer.phase, Phase::Lost { .. }) {
             peer.phase = Phase::Connected;
         }
@@ -258,10 +333,8 @@ impl Engine {
             }
             PeerOutput::ChannelOpen => media::Input::ChannelOpen(seat),
             PeerOutput::Request(request) => media::Input::Request { seat, request },
-            PeerOutput::KeyframeWanted(slot) => {
-                self.counters.keyframe_requests_in += 1;
-                media::Input::KeyframeWanted { seat, slot }
-            }
+            PeerOutput::KeyframeWanted(slot) => media::Input::KeyframeWanted { seat, slot },
+            PeerOutput::Broken(track, encoding) => media::Input::Broken { track, encoding },
             _ => return,
         };
         if !peer.is_leaving() {
@@ -296,23 +369,27 @@ impl Engine {
     }
 
     pub(super) fn drain_room(&mut self, index: usize, received: Option<&Received>, now: Instant) {
+        // Stored with its first copy: what nobody gets is not kept.
+        let mut stored: Option<PacketRef> = None;
         while let Some(output) = self.rooms.get_mut(index).and_then(Option::as_mut).and_then(Room::poll_output) {
             match output {
                 media::Output::Forward(forward) => {
                     let Some(received) = received else { continue };
-                    let written = self.with_peer(forward.to, |peer, formats| peer.write(&forward, received, formats));
-                    match written {
-                        Some(Ok((kind, bytes))) => {
-                            self.counters.rtp_out.of_mut(kind).count(bytes);
-                            self.touch(forward.to);
-                        }
-                        Some(Err(reason)) => self.counters.drops.count(reason),
-                        None => self.counters.drops.count(DropReason::SubscriberNotReady),
+                    let store = &mut self.shared.store;
+                    let packet = *stored.get_or_insert_with(|| {
+                        store.put(received.ring, received.facts.seq, received.stored.clone(), now)
+                    });
+                    let pushed =
+                        self.with_peer(forward.to, |peer, shared| peer.push(&forward, packet, received, shared));
+                    match pushed {
+                        Some(Ok(())) => self.touch(forward.to),
+                        Some(Err(reason)) => self.shared.stats.drops.count(reason),
+                        None => self.shared.stats.drops.count(DropReason::SubscriberNotReady),
                     }
                 }
                 media::Output::RequestKeyframe { peer: key, track, encoding } => {
                     if self.with_peer(key, |peer, _| peer.request_keyframe(track, encoding)) == Some(true) {
-                        self.counters.keyframe_requests_out += 1;
+                        self.shared.stats.keyframe_requests_out += 1;
                         self.touch(key);
                     }
                 }
@@ -345,8 +422,20 @@ impl Engine {
         }
     }
 
+    /// Marks a peer whose str0m has something to send.
+    pub(super) fn touch_session(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::as_mut) {
+            peer.wants_tick = true;
+        }
+        self.touch(key);
+    }
+
     fn tell_peer(&mut self, key: PeerKey, signal: &Signal, now: Instant) {
-        match self.with_peer(key, |peer, _| peer.tell(signal)) {
+        let told = self.with_peer(key, |peer, _| {
+            peer.wants_tick = true;
+            peer.tell(signal)
+        });
+        match told {
             Some(true) => self.touch(key),
             Some(false) => self.leave(key, EndReason::SlowConsumer, now),
             None => {}
@@ -357,8 +446,7 @@ impl Engine {
     pub(super) fn leave(&mut self, key: PeerKey, reason: EndReason, now: Instant) {
         let until = now + LEAVE_LINGER;
         if self.depart(key, reason, Phase::Leaving { until }, now) {
-            self.with_peer(key, |peer, _| peer.tell(&Signal::leave(reason)));
-            self.touch(key);
+            self.tell_peer(key, &Signal::leave(reason), now);
         }
     }
 
@@ -378,7 +466,7 @@ impl Engine {
             return false;
         }
         peer.phase = phase;
-        peer.forget_tracks();
+        peer.ingress.forget_tracks(&mut self.shared.store);
         let (index, seat, session, participant) = (peer.room, peer.seat, peer.session, peer.participant);
         let joined_at = peer.connected_at;
         for ufrag in &peer.ufrags {
@@ -400,14 +488,28 @@ impl Engine {
         match peer.phase {
             Phase::Connecting { until } if now >= until => self.end(key, EndReason::ConnectTimeout, now),
             Phase::Lost { until } if now >= until => self.end(key, EndReason::ConnectionLost, now),
-            Phase::Connected if now >= peer.silent_from() => {
+            Phase::Connected => {
                 let until = now + self.config.restart_timeout;
-                self.with_peer(key, |peer, _| peer.phase = Phase::Lost { until });
+                self.with_peer(key, |peer, _| {
+                    if peer.is_silent(now) {
+                        peer.phase = Phase::Lost { until };
+                    }
+                });
             }
             _ => {}
         }
-        self.with_peer(key, |peer, _| peer.tick(now));
-        self.drain_peer(key, None, now);
+        let ticked = self.with_peer(key, |peer, _| {
+            let due = now >= peer.due || peer.is_leaving();
+            if due {
+                peer.tick(now);
+            }
+            due
+        });
+        if ticked == Some(true) {
+            self.drain_peer(key, None, now);
+        }
+        // Feedback, reports, and what the pacer held back.
+        self.touch(key);
     }
 
     /// After a drain: what the peer's phase asks for, and its next deadline.
@@ -439,7 +541,8 @@ impl Engine {
     /// Forgets a peer altogether.
     fn remove_peer(&mut self, key: PeerKey) {
         self.schedule.set(Wake::Peer(key), None);
-        let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::take) else { return };
+        let Some(mut peer) = self.peers.get_mut(key.0 as usize).and_then(Option::take) else { return };
+        peer.ingress.forget_tracks(&mut self.shared.store);
         for (transport, source) in &peer.addresses {
             self.demux.unbind(*transport, *source, key);
         }

@@ -3,7 +3,8 @@
 //! This file is the ring's contract. An [`Engine`] holds the rooms and peers of one shard. Order of calls:
 //!
 //! 1. mutate: [`Engine::handle`] or [`Engine::handle_timeout`], as often as there is input at hand;
-//! 2. drain: [`Engine::poll_output`] until `None`. A frame's packets for one peer come out back to back;
+//! 2. drain: [`Engine::poll_output`] until `None`. A frame's packets for one peer come out as one [`Transmit`], whose
+//!    buffer [`Engine::recycle`] takes back;
 //! 3. sleep until [`Engine::poll_timeout`] or new input.
 //!
 //! `now` is the last argument and never runs backwards. Drops and counters leave as values in [`Stats`].
@@ -15,20 +16,26 @@ use std::time::Duration;
 use crate::command::{Command, Notice, Refusal, Reply, Transport};
 use crate::media::meter::{Drops, PerKind, Volume};
 
+mod answer;
 mod channel;
+mod clock;
 mod codec;
 mod commands;
 mod crypto;
 mod demux;
+mod egress;
 mod engine;
 mod formats;
 mod fragment;
+mod ingress;
 mod negotiate;
 mod offer;
 mod outbox;
 mod path;
 mod peer;
+mod retransmit;
 mod schedule;
+mod store;
 
 pub use crypto::Crypto;
 pub use engine::Engine;
@@ -41,6 +48,8 @@ pub struct EngineConfig {
     pub crypto: Crypto,
     /// Entropy for ids, SSRCs and first sequence numbers.
     pub seed: [u8; 32],
+    /// The wall clock at the start, as time since 1970; for RTCP's NTP timestamps.
+    pub since_1970: Duration,
     /// A session whose ICE or DTLS takes longer ends.
     pub connect_timeout: Duration,
     /// How long a session whose media path is lost waits for an ICE restart.
@@ -59,6 +68,8 @@ pub struct Candidate {
 pub enum Timer {
     /// str0m of some peer has work: RTCP, DTLS or SCTP retransmission, ICE.
     Peer,
+    /// A publisher waits for feedback.
+    Feedback,
     /// A session has not connected in time.
     Connect,
     /// Nothing has been heard of a client for long.
@@ -84,7 +95,15 @@ pub struct Stats {
     pub addresses_ipv6: u64,
     pub rtp_in: PerKind<Volume>,
     pub rtp_out: PerKind<Volume>,
-    /// Packets received times their subscribers: each copy is sent or dropped with a reason.
+    /// Sent again on request, beside [`Self::rtp_out`].
+    pub rtx_out: Volume,
+    /// Packets that NACKs of subscribers named.
+    pub retransmissions_wanted: u64,
+    /// Encodings that packets have come of and whose tracks are still published.
+    pub streams_received: u64,
+    /// Copies that are neither sent nor dropped yet.
+    pub copies_waiting: u64,
+    /// Packets received times their subscribers: each copy is sent, dropped with a reason, or waits.
     pub copies_due: u64,
     pub drops: Drops,
     /// PLI and FIR heard from subscribers.
@@ -126,13 +145,22 @@ pub enum Output {
     Notice(Notice),
 }
 
-/// One datagram to send.
+/// Datagrams to send to one client, back to back.
 pub struct Transmit {
     pub transport: Transport,
     /// The candidate it leaves from.
     pub source: SocketAddr,
     pub destination: SocketAddr,
     pub contents: Vec<u8>,
+    /// The length of each datagram; the last may be shorter.
+    pub segment: usize,
+}
+
+impl Transmit {
+    /// The datagrams one by one.
+    pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        self.contents.chunks(self.segment.max(1))
+    }
 }
 
 // Addresses are personal: neither form shows them.

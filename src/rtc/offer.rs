@@ -13,6 +13,8 @@ const MAX_VIDEO_SLOTS: usize = 25;
 const MAX_TRACKS: usize = 8;
 /// Simulcast encodings of one track (the wire contract).
 const MAX_ENCODINGS: usize = 3;
+/// SSRCs announced for one m-line that are taken note of.
+const MAX_SSRCS: usize = 8;
 /// Longest line, in bytes; the longest that browsers write are fingerprints and candidates below 300.
 const MAX_LINE_BYTES: usize = 4096;
 /// An RFC 8840 fragment may carry this many candidates at most, and an offer four times as many: browsers repeat them
@@ -22,7 +24,7 @@ pub const MAX_CANDIDATES: usize = 64;
 /// A checked offer.
 #[derive(Clone)]
 pub struct Offer {
-    /// For str0m: as the client wrote it, but every track is `sendonly`.
+    /// For str0m: as the client wrote it, but every track is `sendonly` and every slot `inactive`.
     pub text: String,
     pub lines: Vec<Line>,
 }
@@ -34,6 +36,17 @@ pub struct Line {
     pub purpose: LinePurpose,
     /// Send RIDs in the order of `a=simulcast`.
     pub rids: Vec<String>,
+    /// The media SSRCs that are announced for it; none where RIDs or MIDs tell.
+    pub ssrcs: Vec<u32>,
+    /// Announced retransmission streams: the media SSRC and its RTX SSRC (RFC 5576 §4.2 FID).
+    pub rtx_ssrcs: Vec<(u32, u32)>,
+}
+
+impl Line {
+    /// Whether it is a slot.
+    pub fn receives(&self) -> bool {
+        matches!(self.purpose, LinePurpose::Receive(_))
+    }
 }
 
 /// What an m-line is for.
@@ -126,12 +139,35 @@ impl<'a> Section<'a> {
             "recvonly" => LinePurpose::Receive(kind),
             _ => LinePurpose::Idle(kind),
         };
-        let rids = self.send_rids()?;
-        Ok(Line { mid: self.mid()?, purpose, rids })
+        let (ssrcs, rtx_ssrcs) = self.ssrcs();
+        Ok(Line { mid: self.mid()?, purpose, rids: self.send_rids()?, ssrcs, rtx_ssrcs })
     }
 
     fn read_application(&self) -> Result<Line, Refusal> {
-        Ok(Line { mid: self.mid()?, purpose: LinePurpose::DataChannel, rids: Vec::new() })
+        let purpose = LinePurpose::DataChannel;
+        Ok(Line { mid: self.mid()?, purpose, rids: Vec::new(), ssrcs: Vec::new(), rtx_ssrcs: Vec::new() })
+    }
+
+    /// What `a=ssrc` and `a=ssrc-group:FID` announce; nonsense in them is passed over.
+    fn ssrcs(&self) -> (Vec<u32>, Vec<(u32, u32)>) {
+        let (mut media, mut rtx) = (Vec::new(), Vec::new());
+        for line in &self.lines {
+            let number = |word: Option<&str>| word.and_then(|word| word.parse::<u32>().ok());
+            if let Some(pair) = line.strip_prefix("a=ssrc-group:FID ") {
+                let mut words = pair.split_whitespace();
+                if let (Some(main), Some(other)) = (number(words.next()), number(words.next())) {
+                    rtx.push((main, other));
+                }
+            } else if let Some(ssrc) = line.strip_prefix("a=ssrc:").and_then(|rest| number(rest.split(' ').next()))
+                && !media.contains(&ssrc)
+            {
+                media.push(ssrc);
+            }
+        }
+        media.retain(|ssrc| rtx.iter().all(|(_, other)| other != ssrc));
+        media.truncate(MAX_SSRCS);
+        rtx.truncate(MAX_SSRCS);
+        (media, rtx)
     }
 
     fn mid(&self) -> Result<String, Refusal> {
@@ -239,7 +275,8 @@ fn check_whole(
 }
 
 /// A `sendrecv` line publishes and does not receive here, so the answer must be `recvonly`; str0m gives that for
-/// `sendonly`.
+/// `sendonly`. Media itself passes str0m by (`super::ingress`, `super::egress`), so it sees neither slots, which are
+/// `inactive` to it and cost it nothing, nor SSRCs.
 fn rewrite(session: &Section<'_>, sections: &[Section<'_>], lines: &[Line]) -> String {
     let mut text = String::new();
     let mut push = |line: &str| {
@@ -250,14 +287,14 @@ fn rewrite(session: &Section<'_>, sections: &[Section<'_>], lines: &[Line]) -> S
     // from. So no address is kept, and no flood of candidates costs anything.
     let is_for_str0m = |line: &&&str| {
         let name = line.strip_prefix("a=").unwrap_or("");
-        !DIRECTIONS.contains(&name) && !name.starts_with("candidate:") && name != "end-of-candidates"
+        let is_ssrc = name.starts_with("ssrc:") || name.starts_with("ssrc-group:");
+        !DIRECTIONS.contains(&name) && !name.starts_with("candidate:") && name != "end-of-candidates" && !is_ssrc
     };
     session.lines.iter().filter(is_for_str0m).for_each(|line| push(line));
     for (section, line) in sections.iter().zip(lines) {
         let direction = match line.purpose {
             LinePurpose::Publish(_) => Some("a=sendonly"),
-            LinePurpose::Receive(_) => Some("a=recvonly"),
-            LinePurpose::Idle(_) => Some("a=inactive"),
+            LinePurpose::Receive(_) | LinePurpose::Idle(_) => Some("a=inactive"),
             LinePurpose::DataChannel => None,
         };
         section.lines.iter().filter(is_for_str0m).for_each(|line| push(line));

@@ -1,8 +1,9 @@
 //! Where a peer's datagrams go when its network changes.
 //!
 //! A controlled str0m agent keeps the nominated pair with the highest priority until nothing has checked it for 15 s,
-//! so after a NAT rebinding or a change from Wi-Fi to mobile it would send into the void (14.7 s measured). A client
-//! checks from its new address at once; once the old one is silent and the new one authenticated, we follow.
+//! so after a NAT rebinding or a change from Wi-Fi to mobile it would send into the void (14.7 s measured). We follow
+//! the client instead: at once to the pair it nominated last (RFC 8445 §7.3.1.5), and from a path that has fallen
+//! silent to one that it has checked since, for not every client nominates again.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -26,39 +27,43 @@ pub struct Hop {
 /// What is known of a peer's paths.
 #[derive(Debug, Default)]
 pub struct Path {
-    /// Where str0m sends, and when something last came from there.
-    nominated: Option<(Transport, SocketAddr, Instant)>,
-    /// Where the last authenticated check came from, and when.
+    /// Where we send, and when something last came from there.
+    current: Option<(Hop, Instant)>,
+    /// Where the last authenticated check came from, if from elsewhere, and when.
     checked: Option<(Hop, Instant)>,
 }
 
 impl Path {
     /// Something came from this address.
     pub fn heard(&mut self, transport: Transport, remote: SocketAddr, now: Instant) {
-        if let Some((nominated_transport, nominated, heard)) = &mut self.nominated
-            && (*nominated_transport, *nominated) == (transport, remote)
+        if let Some((hop, heard)) = &mut self.current
+            && (hop.transport, hop.remote) == (transport, remote)
         {
             *heard = now;
         }
     }
 
-    /// A check over this hop passed its integrity check.
-    pub fn checked(&mut self, hop: Hop, now: Instant) {
-        self.checked = Some((hop, now));
+    /// A check over this hop passed its integrity check; it may have nominated it.
+    pub fn checked(&mut self, hop: Hop, nominated: bool, now: Instant) {
+        if nominated || self.current.is_none_or(|(current, _)| current == hop) {
+            self.current = Some((hop, now));
+            self.checked = None;
+        } else {
+            self.checked = Some((hop, now));
+        }
     }
 
-    /// Where to send instead of the path str0m nominated, if that one is silent and another alive.
-    pub fn redirect(&mut self, transport: Transport, remote: SocketAddr, now: Instant) -> Option<Hop> {
-        let heard = match self.nominated {
-            Some((known_transport, known, heard)) if (known_transport, known) == (transport, remote) => heard,
-            _ => {
-                self.nominated = Some((transport, remote, now));
-                now
-            }
-        };
-        let (hop, checked_at) = self.checked?;
-        let other = (hop.transport, hop.remote) != (transport, remote);
-        (other && checked_at > heard && now.saturating_duration_since(heard) >= SILENCE).then_some(hop)
+    /// Where to send.
+    pub fn current(&mut self, now: Instant) -> Option<Hop> {
+        let (hop, heard) = self.current?;
+        if now.saturating_duration_since(heard) >= SILENCE
+            && let Some((other, checked_at)) = self.checked.filter(|(_, checked_at)| *checked_at > heard)
+        {
+            self.current = Some((other, checked_at));
+            self.checked = None;
+            return Some(other);
+        }
+        Some(hop)
     }
 }
 
@@ -72,20 +77,31 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_moved_is_followed_and_one_that_did_not_is_not() {
+    fn the_last_nomination_wins_at_once() {
+        let t0 = Instant::now();
+        let (old, new) = (hop(1), hop(2));
+        let mut path = Path::default();
+        assert_eq!(path.current(t0), None);
+        path.checked(old, true, t0);
+        assert_eq!(path.current(t0), Some(old));
+        path.checked(new, true, t0);
+        assert_eq!(path.current(t0), Some(new));
+    }
+
+    #[test]
+    fn a_silent_path_is_left_for_one_that_was_checked_since() {
         let t0 = Instant::now();
         let at = |ms| t0 + Duration::from_millis(ms);
         let (old, new) = (hop(1), hop(2));
-        let redirect = |path: &mut Path, ms| path.redirect(Transport::Udp, old.remote, at(ms));
         let mut path = Path::default();
-        assert_eq!(redirect(&mut path, 0), None);
+        path.checked(old, false, t0);
         path.heard(Transport::Udp, old.remote, at(100));
-        path.checked(new, at(150));
-        assert_eq!(redirect(&mut path, 200), None, "the old path may only be quiet for a moment");
+        path.checked(new, false, at(150));
+        assert_eq!(path.current(at(200)), Some(old), "the old path may only be quiet for a moment");
         path.heard(Transport::Udp, old.remote, at(300));
-        assert_eq!(redirect(&mut path, 900), None, "it was heard after the check of the other");
-        path.checked(new, at(1000));
-        assert_eq!(redirect(&mut path, 1000), Some(new));
-        assert_eq!(path.redirect(Transport::Udp, new.remote, at(1100)), None, "str0m has nominated it by now");
+        assert_eq!(path.current(at(900)), Some(old), "it was heard after the check of the other");
+        path.checked(new, false, at(1000));
+        assert_eq!(path.current(at(1000)), Some(new));
+        assert_eq!(path.current(at(3000)), Some(new), "and stays");
     }
 }

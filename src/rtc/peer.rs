@@ -1,30 +1,31 @@
 //! One client's PeerConnection: the only place that polls str0m.
 //!
-//! **The seam to the egress plane.** Rooms and the engine know only [`Peer::write`], which sends one copy of a packet
-//! on a slot. Today it queues on a str0m stream; an egress plane of our own can replace it without touching them.
+//! str0m does ICE, DTLS, SCTP and SDP. Media passes it by: RTP and RTCP go to [`Ingress`] and [`Egress`], with the keys
+//! that DTLS exported.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
 use str0m::channel::ChannelId;
-use str0m::media::{KeyframeRequestKind, Mid, Rid};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{RtpPacket, RtpWrite, Ssrc};
 use str0m::{Event, IceConnectionState, Input, Output, Rtc};
 
-use super::formats::{FormatKey, Formats, Incoming, Outgoing};
+use super::clock::NtpClock;
+use super::egress::{Copy, Egress};
+use super::formats::{Formats, Incoming, Outgoing};
+use super::ingress::{Desk, Ingress, Received, Taken};
 use super::offer::Offer;
 use super::outbox::Outbox;
 use super::path::{Hop, Path};
-use super::{Datagram, Timer, Transmit, channel, codec, demux};
+use super::store::{PacketRef, PacketStore};
+use super::{Datagram, Stats, Timer, Transmit, channel, crypto, demux};
 use crate::command::{EndReason, MediaKind, Transport};
-use crate::ids::{ParticipantId, SessionId};
-use crate::media::clock::{PublisherClock, Report};
+use crate::ids::{IdSource, ParticipantId, SessionId};
 use crate::media::meter::DropReason;
 use crate::media::signal::{Request, Signal};
-use crate::media::{EncodingIndex, Forward, Packet, Seat, SlotIndex, TrackKey};
+use crate::media::{EncodingIndex, Forward, Seat, SlotIndex, TrackKey};
+use crate::rtp::rtcp::{self, Packet};
 
 /// str0m may ask to be woken at once; a millisecond later is soon enough and never a busy loop.
 const MIN_SLEEP: Duration = Duration::from_millis(1);
@@ -33,8 +34,6 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 /// After an ICE restart the old credentials stay valid for packets under way.
 const MAX_UFRAGS: usize = 2;
 
-/// Streams remembered for one client; 8 tracks of 3 encodings are 24. Beyond, old ones are looked up anew.
-const MAX_SOURCES: usize = 64;
 /// Receiving m-lines in the life of one session; the 41 of one offer, and some that were given up.
 pub const MAX_SLOTS: usize = 64;
 
@@ -57,20 +56,36 @@ pub struct Peer {
     pub sends_to: Option<(Transport, IpAddr)>,
     pub path: Path,
     pub(super) offer: Offer,
-    pub(super) tracks: Vec<TrackLine>,
     pub(super) slots: Vec<SlotLine>,
-    sources: FxHashMap<u32, SourceStream>,
-    clock: PublisherClock,
+    pub ingress: Ingress,
+    pub egress: Egress,
+    pub(super) cname: String,
     incoming: Incoming,
     outgoing: Outgoing,
     channel: Option<ChannelId>,
     outbox: Outbox,
-    /// When the client was last heard.
+    /// What came of RTCP.
+    events: VecDeque<PeerOutput>,
+    /// When the client was last heard, and when to look whether it still is.
     pub heard_at: Instant,
+    silence_due: Instant,
     /// When str0m next has work.
     pub due: Instant,
     /// It has something to send and stands in the engine's queue.
     pub dirty: bool,
+    /// str0m has something to send.
+    pub wants_tick: bool,
+}
+
+/// What the peers of an engine share.
+pub struct Shared {
+    pub formats: Formats,
+    pub store: PacketStore,
+    pub stats: Stats,
+    pub ids: IdSource,
+    pub clock: NtpClock,
+    /// Plaintext of the packet at hand.
+    pub plain: Vec<u8>,
 }
 
 /// How far a session is.
@@ -95,60 +110,41 @@ pub enum Phase {
     },
 }
 
-/// A publishing m-line.
-#[derive(Debug, Clone)]
-pub struct TrackLine {
-    pub mid: Mid,
-    pub kind: MediaKind,
-    /// The room's key, once it has one.
-    pub key: Option<TrackKey>,
-    pub rids: Vec<String>,
-}
-
 /// A receiving m-line.
 #[derive(Debug, Clone)]
 pub struct SlotLine {
-    pub mid: Mid,
+    /// Its MID.
     pub name: String,
     pub kind: MediaKind,
-    pub ssrc: Option<Ssrc>,
+    /// What it sends with; for the session's life.
+    pub ssrc: u32,
+    pub rtx_ssrc: u32,
     pub first_seq: u16,
 }
 
-/// A stream we receive.
-#[derive(Debug, Clone, Copy)]
-struct SourceStream {
-    track: TrackKey,
-    kind: MediaKind,
-    encoding: EncodingIndex,
-    report: Option<Report>,
-}
-
-/// What came out of str0m.
-#[expect(clippy::large_enum_variant, reason = "RTP is the common case; a box would cost an allocation a packet")]
+/// What a peer has done.
 pub enum PeerOutput {
     Transmit(Transmit),
-    Rtp(Received),
-    /// RTP nobody publishes.
-    Unpublished,
     Connected,
     PathLost,
     PathRestored,
     ChannelOpen,
     Request(Request),
     KeyframeWanted(SlotIndex),
+    /// Too much of an encoding was lost to be asked for again.
+    Broken(TrackKey, EncodingIndex),
     /// The client closed its PeerConnection, or str0m gave up.
     Ended(EndReason),
 }
 
-/// A received packet with what is known of it.
-pub struct Received {
-    pub track: TrackKey,
-    pub kind: MediaKind,
-    pub encoding: EncodingIndex,
-    pub format: FormatKey,
-    pub facts: Packet,
-    pub packet: RtpPacket,
+/// What a datagram was.
+#[expect(clippy::large_enum_variant, reason = "a packet is the common case; a box would cost an allocation each")]
+pub enum Arrival {
+    Media(Received),
+    /// RTCP, or RTP that is not forwarded. [`Peer::take_event`] has what came of it.
+    Feedback,
+    /// str0m's. Drain [`Peer::poll`].
+    Session,
 }
 
 /// Whose PeerConnection a new [`Peer`] is.
@@ -160,7 +156,9 @@ pub struct Owner {
 
 impl Peer {
     /// A peer that has seen no offer yet.
-    pub fn new(rtc: Rtc, owner: Owner, offer: Offer, until: Instant, now: Instant) -> Self {
+    pub fn new(rtc: Rtc, owner: Owner, offer: Offer, shared: &mut Shared, until: Instant, now: Instant) -> Self {
+        // RFC 7022 §4.2: random for each session.
+        let cname = format!("{:08x}{:08x}{:08x}", shared.ids.bits(), shared.ids.bits(), shared.ids.bits());
         Self {
             rtc,
             room: owner.room,
@@ -176,76 +174,158 @@ impl Peer {
             sends_to: None,
             path: Path::default(),
             offer,
-            tracks: Vec::new(),
             slots: Vec::new(),
-            sources: FxHashMap::default(),
-            clock: PublisherClock::default(),
+            ingress: Ingress::new(shared.ids.bits(), shared.clock),
+            egress: Egress::new(cname.clone(), shared.clock, now),
+            cname,
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
             channel: None,
             outbox: Outbox::default(),
+            events: VecDeque::new(),
             heard_at: now,
+            silence_due: now + SILENCE_TIMEOUT,
             due: now,
             dirty: false,
+            wants_tick: false,
         }
     }
 
     // === input ===
 
-    /// One datagram. Drain [`Self::poll`] before the next: str0m keeps one received packet only.
-    pub fn receive(&mut self, datagram: &Datagram<'_>, now: Instant) -> Result<(), DropReason> {
+    /// One datagram.
+    pub fn receive(
+        &mut self,
+        datagram: &Datagram<'_>,
+        shared: &mut Shared,
+        now: Instant,
+    ) -> Result<Arrival, DropReason> {
+        match demux::media(datagram.contents) {
+            Some(demux::Media::Rtp) => return self.rtp(datagram.contents, shared, now),
+            Some(demux::Media::Rtcp) => return self.rtcp(datagram.contents, shared, now),
+            None => {}
+        }
         let contents = datagram.contents.try_into().map_err(|_| DropReason::Malformed)?;
         let proto = match datagram.transport {
             Transport::Udp => Protocol::Udp,
             Transport::Tcp => Protocol::Tcp,
         };
         let receive = Receive { proto, source: datagram.source, destination: datagram.destination, contents };
-        self.rtc.handle_input(Input::Receive(now, receive)).map_err(|_| DropReason::Malformed)
+        self.rtc.handle_input(Input::Receive(now, receive)).map_err(|_| DropReason::Malformed)?;
+        Ok(Arrival::Session)
+    }
+
+    fn rtp(&mut self, contents: &[u8], shared: &mut Shared, now: Instant) -> Result<Arrival, DropReason> {
+        let Shared { formats, store, plain, .. } = shared;
+        let (incoming, config) = (&mut self.incoming, self.rtc.codec_config());
+        let mut meaning = |pt| incoming.of(pt, config, formats);
+        let mut desk = Desk { formats: &mut meaning, store, plain };
+        match self.ingress.receive(contents, &mut desk, now) {
+            Taken::Packet(received) => {
+                if received.broken {
+                    self.events.push_back(PeerOutput::Broken(received.track, received.encoding));
+                }
+                Ok(Arrival::Media(received))
+            }
+            Taken::Nothing => Ok(Arrival::Feedback),
+            Taken::Dropped(reason) => Err(reason),
+        }
+    }
+
+    fn rtcp(&mut self, contents: &[u8], shared: &mut Shared, now: Instant) -> Result<Arrival, DropReason> {
+        let Shared { store, stats, plain, .. } = shared;
+        self.ingress.open_rtcp(contents, plain)?;
+        for packet in rtcp::parse(plain) {
+            let Ok(packet) = packet else { break };
+            match packet {
+                Packet::SenderReport { ssrc, info, reports } => {
+                    self.ingress.sender_report(ssrc, &info, now);
+                    reports.for_each(|block| self.egress.reported(&block, now));
+                }
+                Packet::ReceiverReport { reports, .. } => reports.for_each(|block| self.egress.reported(&block, now)),
+                Packet::Nack { media, pairs, .. } => {
+                    self.egress.retransmit(media, pairs.lost(), store, stats, now);
+                }
+                Packet::Pli { media, .. } => self.keyframe_wanted(media, stats),
+                Packet::Fir { entries, .. } => {
+                    for (ssrc, _) in entries {
+                        self.keyframe_wanted(ssrc, stats);
+                    }
+                }
+                // Goodbyes are said over DTLS and HTTP; a stream's end shows in its silence.
+                _ => {}
+            }
+        }
+        Ok(Arrival::Feedback)
+    }
+
+    fn keyframe_wanted(&mut self, ssrc: u32, stats: &mut Stats) {
+        let Some(slot) = self.egress.slot_of(ssrc) else { return };
+        stats.keyframe_requests_in += 1;
+        self.events.push_back(PeerOutput::KeyframeWanted(SlotIndex(slot as u16)));
     }
 
     /// Lets time pass, which also releases what was written. Drain [`Self::poll`] afterwards.
     pub fn tick(&mut self, now: Instant) {
+        self.wants_tick = false;
         self.flush_outbox();
         if self.rtc.handle_input(Input::Timeout(now)).is_err() {
             self.rtc.disconnect();
         }
     }
 
-    /// Sends one copy of a packet on a slot. Payload bytes written, or why not.
-    pub fn write(
+    // === media ===
+
+    /// Queues one copy of a packet for a slot, or says why not.
+    pub fn push(
         &mut self,
         forward: &Forward,
+        packet: PacketRef,
         received: &Received,
-        formats: &Formats,
-    ) -> Result<(MediaKind, usize), DropReason> {
+        shared: &Shared,
+    ) -> Result<(), DropReason> {
         if !matches!(self.phase, Phase::Connected | Phase::Lost { .. }) {
             return Err(DropReason::SubscriberNotReady);
         }
-        let slot = self.slots.get(usize::from(forward.slot.0)).ok_or(DropReason::SubscriberNotReady)?;
-        let (ssrc, kind) = (slot.ssrc.ok_or(DropReason::SubscriberNotReady)?, slot.kind);
-        let pt = self.outgoing.of(received.format, self.rtc.codec_config(), formats);
-        let pt = pt.ok_or(DropReason::CodecMismatch)?;
-        let packet = &received.packet;
-        let write =
-            RtpWrite::new(pt, forward.seq.into(), forward.timestamp, forward.captured_at, packet.payload.clone())
-                .marker(packet.header.marker)
-                .nackable(kind == MediaKind::Video)
-                .ext_vals(codec::forwarded_extensions(&packet.header.ext_vals));
-        let mut api = self.rtc.direct_api();
-        let stream = api.stream_tx(&ssrc).ok_or(DropReason::SubscriberNotReady)?;
-        stream.write_rtp(write);
-        Ok((kind, packet.payload.len()))
+        let types = self.outgoing.of(received.format, self.rtc.codec_config(), &shared.formats);
+        let types = types.ok_or(DropReason::CodecMismatch)?;
+        self.egress.push(&Copy {
+            packet,
+            slot: usize::from(forward.slot.0),
+            seq: forward.seq,
+            timestamp: forward.timestamp,
+            timestamp_offset: forward.timestamp.wrapping_sub(received.facts.timestamp),
+            captured_at: forward.captured_at,
+            clock_rate_hz: received.facts.codec.clock_rate_hz(),
+            payload_type: types.media,
+            rtx_payload_type: types.rtx,
+        })
+    }
+
+    /// Seals what waits into the buffer: datagrams of the returned length, the last maybe shorter. Zero if none.
+    pub fn fill(&mut self, buffer: &mut Vec<u8>, shared: &mut Shared, now: Instant) -> usize {
+        if self.egress.is_ready() && self.ingress.has_feedback(now) {
+            let round_trip = self.egress.round_trip();
+            self.ingress.feedback(self.egress.rtcp(), &self.cname, round_trip, now);
+        }
+        self.egress.fill(buffer, &shared.store, &mut shared.stats, now)
+    }
+
+    /// Whether [`Self::fill`] would send something.
+    pub fn has_work(&self, now: Instant) -> bool {
+        self.egress.has_work() || self.ingress.has_feedback(now)
+    }
+
+    /// Where media goes now, of UDP and TCP the one in use.
+    pub fn hop(&mut self, now: Instant) -> Option<Hop> {
+        let hop = self.path.current(now)?;
+        self.sends_to = Some((hop.transport, hop.remote.ip()));
+        Some(hop)
     }
 
     /// Asks the client for a keyframe of one of its encodings.
     pub fn request_keyframe(&mut self, track: TrackKey, encoding: EncodingIndex) -> bool {
-        let Some(line) = self.tracks.iter().find(|line| line.key == Some(track)) else { return false };
-        let rid = line.rids.get(usize::from(encoding.0)).map(|rid| Rid::from(rid.as_str()));
-        let mid = line.mid;
-        let mut api = self.rtc.direct_api();
-        let Some(stream) = api.stream_rx_by_mid(mid, rid) else { return false };
-        stream.request_keyframe(KeyframeRequestKind::Pli);
-        true
+        self.ingress.request_keyframe(track, encoding, self.egress.rtcp())
     }
 
     /// Queues a message on the data channel. False if the client reads too slowly to take it.
@@ -283,6 +363,8 @@ impl Peer {
 
     /// Says goodbye on every layer: RTCP BYE, SCTP shutdown, DTLS close_notify.
     pub fn close(&mut self) {
+        self.egress.close();
+        self.wants_tick = true;
         if self.rtc.close().is_err() {
             self.rtc.disconnect();
         }
@@ -302,36 +384,25 @@ impl Peer {
     /// The next deadline: the session's own or str0m's.
     pub fn wake(&self) -> (Instant, Timer) {
         let own = match self.phase {
-            Phase::Connected => (self.silent_from(), Timer::Silence),
+            // Not moved with every packet: when it comes, it is set anew.
+            Phase::Connected => (self.silence_due, Timer::Silence),
             Phase::Connecting { until } => (until, Timer::Connect),
             Phase::Lost { until } => (until, Timer::Restart),
             Phase::Leaving { until } | Phase::Closing { until } => (until, Timer::Peer),
         };
-        own.min((self.due, Timer::Peer))
+        let feedback = self.ingress.poll_timeout().map(|at| (at, Timer::Feedback));
+        own.min((self.due, Timer::Peer)).min(feedback.unwrap_or(own))
+    }
+
+    /// Whether nothing has come for long; if not, looks again later.
+    pub fn is_silent(&mut self, now: Instant) -> bool {
+        self.silence_due = self.silent_from();
+        now >= self.silence_due
     }
 
     /// Whether str0m still has something to do.
     pub fn is_alive(&self) -> bool {
         self.rtc.is_alive()
-    }
-
-    /// The room's key for a track just published.
-    pub fn set_track_key(&mut self, mid: &str, key: TrackKey) {
-        let mid = Mid::from(mid);
-        for line in self.tracks.iter_mut().filter(|line| line.mid == mid) {
-            line.key = Some(key);
-        }
-    }
-
-    /// Forgets a track's streams: what still comes of them is not published.
-    pub fn forget_track(&mut self, key: TrackKey) {
-        self.sources.retain(|_, source| source.track != key);
-    }
-
-    /// Forgets all tracks: the session is over, and their keys may soon be somebody else's.
-    pub fn forget_tracks(&mut self) {
-        self.tracks.clear();
-        self.sources.clear();
     }
 
     pub(super) fn forget_formats(&mut self) {
@@ -355,8 +426,13 @@ impl Peer {
 
     // === output ===
 
+    /// What came of RTCP.
+    pub fn take_event(&mut self) -> Option<PeerOutput> {
+        self.events.pop_front()
+    }
+
     /// The next thing str0m did; `None` sets [`Self::due`].
-    pub fn poll(&mut self, formats: &mut Formats, now: Instant) -> Option<PeerOutput> {
+    pub fn poll(&mut self, now: Instant) -> Option<PeerOutput> {
         loop {
             let output = match self.rtc.poll_output() {
                 Ok(output) => output,
@@ -365,43 +441,46 @@ impl Peer {
                     return Some(PeerOutput::Ended(EndReason::ConnectionLost));
                 }
             };
-            match output {
+            if let Some((sealer, opener)) = crypto::take_exported() {
+                self.egress.set_sealer(sealer);
+                self.ingress.set_opener(opener);
+            }
+            let output = match output {
                 Output::Timeout(at) => {
                     self.due = at.max(now + MIN_SLEEP);
                     return None;
                 }
-                Output::Transmit(transmit) => return Some(self.transmit(transmit, now)),
-                Output::Event(event) => {
-                    if let Some(output) = self.event(event, formats, now) {
-                        return Some(output);
-                    }
-                }
+                Output::Transmit(transmit) => self.transmit(transmit, now),
+                Output::Event(event) => self.event(event, now),
+            };
+            if output.is_some() {
+                return output;
             }
         }
     }
 
-    fn transmit(&mut self, transmit: str0m::net::Transmit, now: Instant) -> PeerOutput {
+    fn transmit(&mut self, transmit: str0m::net::Transmit, now: Instant) -> Option<PeerOutput> {
         let transport = if transmit.proto == Protocol::Udp { Transport::Udp } else { Transport::Tcp };
         let contents: Vec<u8> = transmit.contents.into();
+        // Whatever str0m makes of RTP and RTCP must not leave: it counts SRTCP indices of its own under the same keys.
+        if demux::media(&contents).is_some() {
+            return None;
+        }
         let nominated = Hop { transport, remote: transmit.destination, local: transmit.source };
-        let hop = if demux::is_stun(&contents) {
-            // The answer to a check goes where the check came from.
-            nominated
-        } else {
-            self.path.redirect(transport, nominated.remote, now).unwrap_or(nominated)
-        };
+        // The answer to a check goes where the check came from.
+        let hop = if demux::is_stun(&contents) { nominated } else { self.path.current(now).unwrap_or(nominated) };
         self.sends_to = Some((hop.transport, hop.remote.ip()));
-        PeerOutput::Transmit(Transmit {
+        Some(PeerOutput::Transmit(Transmit {
             transport: hop.transport,
             source: hop.local,
             destination: hop.remote,
+            segment: contents.len(),
             contents,
-        })
+        }))
     }
 
-    fn event(&mut self, event: Event, formats: &mut Formats, now: Instant) -> Option<PeerOutput> {
+    fn event(&mut self, event: Event, now: Instant) -> Option<PeerOutput> {
         match event {
-            Event::RtpPacket(packet) => Some(self.received(packet, formats, now)),
             Event::Connected => Some(PeerOutput::Connected),
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => Some(PeerOutput::PathLost),
             Event::IceConnectionStateChange(IceConnectionState::Connected | IceConnectionState::Completed) => {
@@ -411,14 +490,6 @@ impl Peer {
             Event::ChannelData(data) if Some(data.id) == self.channel => self.channel_data(&data.data, now),
             Event::ChannelClose(id) if Some(id) == self.channel => {
                 self.channel = None;
-                None
-            }
-            Event::KeyframeRequest(request) => {
-                let slot = self.slots.iter().position(|slot| slot.mid == request.mid)?;
-                Some(PeerOutput::KeyframeWanted(SlotIndex(slot as u16)))
-            }
-            Event::SenderFeedback(feedback) => {
-                self.sender_report(&feedback.sender_info, feedback.received_at);
                 None
             }
             Event::Closed => Some(PeerOutput::Ended(EndReason::ClientLeft)),
@@ -447,50 +518,5 @@ impl Peer {
                 None
             }
         }
-    }
-
-    fn sender_report(&mut self, info: &str0m::rtp::rtcp::SenderInfo, received_at: Instant) {
-        let Some(source) = self.sources.get_mut(&*info.ssrc) else { return };
-        let since_1970 = info.ntp_time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let report = Report { ntp_micros: since_1970.as_micros() as i64, timestamp: info.rtp_time.numer() as u32 };
-        source.report = Some(report);
-        self.clock.report(report, received_at);
-    }
-
-    fn received(&mut self, packet: RtpPacket, formats: &mut Formats, now: Instant) -> PeerOutput {
-        let ssrc = *packet.header.ssrc;
-        let source = match self.sources.get(&ssrc) {
-            Some(source) => *source,
-            None => match self.resolve(packet.header.ssrc) {
-                Some(source) => {
-                    if self.sources.len() >= MAX_SOURCES {
-                        self.sources.clear();
-                    }
-                    self.sources.insert(ssrc, source);
-                    source
-                }
-                None => return PeerOutput::Unpublished,
-            },
-        };
-        let format = self.incoming.of(packet.header.payload_type, self.rtc.codec_config(), formats);
-        let Some((codec, format)) = format else { return PeerOutput::Unpublished };
-        let captured_at = self.clock.captured_at(source.report, packet.header.timestamp, codec.clock_rate_hz(), now);
-        let facts = codec::facts(&packet, codec, captured_at);
-        let SourceStream { track, kind, encoding, .. } = source;
-        PeerOutput::Rtp(Received { track, kind, encoding, format, facts, packet })
-    }
-
-    /// Which track and encoding a new stream belongs to. str0m has matched it by MID and RID, or by SSRC.
-    fn resolve(&mut self, ssrc: Ssrc) -> Option<SourceStream> {
-        let mut api = self.rtc.direct_api();
-        let stream = api.stream_rx(&ssrc)?;
-        let (mid, rid) = (stream.mid(), stream.rid());
-        let line = self.tracks.iter().find(|line| line.mid == mid)?;
-        let encoding = match rid {
-            Some(rid) => line.rids.iter().position(|known| Rid::from(known.as_str()) == rid)?,
-            None => 0,
-        };
-        let encoding = EncodingIndex(encoding as u8);
-        Some(SourceStream { track: line.key?, kind: line.kind, encoding, report: None })
     }
 }

@@ -203,6 +203,8 @@ trait MediaEngine {
     fn poll_timeout(&self) -> Option<(Instant, Timer)>;
     fn knows(&self, datagram: &Datagram<'_>) -> bool;
     fn stats(&self) -> Stats;
+    /// Takes a sent buffer back.
+    fn recycle(&mut self, _buffer: Vec<u8>) {}
 }
 
 impl MediaEngine for Engine {
@@ -229,10 +231,20 @@ impl MediaEngine for Engine {
     fn stats(&self) -> Stats {
         Engine::stats(self)
     }
+
+    fn recycle(&mut self, buffer: Vec<u8>) {
+        Engine::recycle(self, buffer);
+    }
 }
 
 /// The media clock; the only place the ring reads it.
 #[expect(clippy::disallowed_methods, reason = "the media clock has this one owner")]
 fn clock() -> Instant {
     Instant::now()
+}
+
+/// The wall clock at an engine's start, for the NTP timestamps of RTCP.
+#[expect(clippy::disallowed_methods, reason = "one look at the wall clock; media time runs on the monotonic one")]
+fn since_1970() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

@@ -57,6 +57,7 @@ where
             candidates: plan.addresses.candidates().to_vec(),
             crypto: crypto.clone(),
             seed,
+            since_1970: super::since_1970(),
             connect_timeout: config.connect_timeout,
             restart_timeout: config.restart_timeout,
         };

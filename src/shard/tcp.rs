@@ -17,7 +17,7 @@ use super::framing::{Deframer, Outbound};
 use super::{Link, MediaEngine};
 use crate::command::Transport;
 use crate::metrics::ShardSnapshot;
-use crate::rtc::{Datagram, Input, Transmit};
+use crate::rtc::{Datagram, Input};
 
 /// From accepting a connection to its first complete frame.
 const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
@@ -187,14 +187,14 @@ impl Tcp {
     }
 
     /// Queues a datagram for its peer; [`Tcp::flush`] writes it.
-    pub(crate) fn send(&mut self, transmit: &Transmit, counters: &mut ShardSnapshot) {
-        let token = self.by_peer.get(&transmit.destination).copied();
+    pub(crate) fn send(&mut self, destination: SocketAddr, datagram: &[u8], counters: &mut ShardSnapshot) {
+        let token = self.by_peer.get(&destination).copied();
         let connection = token.and_then(|token| Some((token, self.connections.get_mut(&token)?)));
         let Some((token, connection)) = connection else {
             counters.send_errors += 1;
             return;
         };
-        if !connection.outbound.push(&transmit.contents) {
+        if !connection.outbound.push(datagram) {
             counters.send_errors += 1;
             return;
         }
@@ -438,9 +438,8 @@ mod tests {
     fn datagrams_for_nobody_are_counted() -> io::Result<()> {
         let (mut tcp, _toy, client) = established()?;
         let mut counters = ShardSnapshot::default();
-        let source = client.peer_addr()?;
         let mut send = |destination| {
-            tcp.send(&Transmit { transport: Transport::Tcp, source, destination, contents: vec![1] }, &mut counters);
+            tcp.send(destination, &[1], &mut counters);
         };
         send(client.local_addr()?);
         send(SocketAddr::from(([192, 0, 2, 1], 1)));

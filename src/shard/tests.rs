@@ -31,7 +31,13 @@ impl Toy {
     }
 
     fn reply(datagram: &Datagram<'_>, contents: Vec<u8>) -> Transmit {
-        Transmit { transport: datagram.transport, source: datagram.destination, destination: datagram.source, contents }
+        Transmit {
+            transport: datagram.transport,
+            source: datagram.destination,
+            destination: datagram.source,
+            segment: contents.len(),
+            contents,
+        }
     }
 
     /// A notice that says which shard it is from, in the room's id.

@@ -109,17 +109,15 @@ impl Udp {
         self.sockets.iter().any(|socket| socket.readable)
     }
 
-    /// Segments one send to `destination` may have.
-    pub(crate) fn max_segments(&self, destination: SocketAddr) -> usize {
-        let socket = self.sockets.iter().find(|socket| socket.local.is_ipv4() == destination.is_ipv4());
-        socket.map_or(1, |socket| socket.state.max_gso_segments())
-    }
-
     /// Sends a run, or queues what the kernel has no room for, or counts what that queue has no room for.
     pub(crate) fn send(&mut self, run: &Run<'_>, addresses: &Addresses, counters: &mut ShardSnapshot) {
         let socket = self.sockets.iter_mut().find(|socket| socket.local.is_ipv4() == run.destination.is_ipv4());
         match socket {
-            Some(socket) if is_sendable(run.destination) => socket.send(&self.registry, run, addresses, counters),
+            Some(socket) if is_sendable(run.destination) => {
+                for piece in run.pieces(socket.gso_segments) {
+                    socket.send(&self.registry, &piece, addresses, counters);
+                }
+            }
             _ => counters.send_errors += run.len() as u64,
         }
     }
@@ -339,7 +337,7 @@ mod tests {
         let peer = std::net::UdpSocket::bind("127.0.0.1:0")?;
         let addresses = Addresses::default();
         let mut counters = ShardSnapshot::default();
-        let before = udp.max_segments(source);
+        let before = udp.sockets[0].gso_segments;
         for (text, segment) in
             [("127.0.0.1:0", 100), ("255.255.255.255:9", 100), ("[::1]:9", 100), ("240.0.0.1:9", 100)]
         {
@@ -354,7 +352,7 @@ mod tests {
         let run = Run { source: "192.0.2.77:1".parse().map_err(io::Error::other)?, ..run };
         udp.send(&run, &lost, &mut counters);
         assert_eq!((counters.send_errors, counters.datagrams_out), (15, 0));
-        assert_eq!(udp.max_segments(source), before);
+        assert_eq!(udp.sockets[0].state.max_gso_segments(), before);
         Ok(())
     }
 }

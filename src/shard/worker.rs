@@ -14,7 +14,7 @@ use mio::{Events, Poll, Token};
 use tokio::sync::oneshot;
 
 use super::addresses::Addresses;
-use super::runs::RunBuilder;
+use super::runs::Run;
 use super::tcp::{Handover, Tcp};
 use super::udp::Udp;
 use super::{Answer, MediaEngine, NoticeSender, Order, ShardIndex, Status, clock};
@@ -63,7 +63,6 @@ pub(crate) struct Worker<E> {
     /// Who waits for the answer to which request.
     requests: BTreeMap<u64, oneshot::Sender<Answer>>,
     next_request: u64,
-    runs: RunBuilder,
     counters: ShardSnapshot,
     /// Input is left from the last turn.
     more: bool,
@@ -85,7 +84,6 @@ impl<E: MediaEngine> Worker<E> {
             events: Events::with_capacity(EVENTS_MAX),
             requests: BTreeMap::new(),
             next_request: 0,
-            runs: RunBuilder::default(),
             counters: ShardSnapshot::default(),
             more: true,
             forwarded: 0,
@@ -210,27 +208,25 @@ impl<E: MediaEngine> Worker<E> {
                 }
             }
         }
-        self.send_run();
         self.more |= self.wiring.tcp.flush();
     }
 
     fn transmit(&mut self, transmit: Transmit) {
-        self.forwarded += u64::from(is_rtp(&transmit.contents));
-        if transmit.transport == Transport::Tcp {
-            self.wiring.tcp.send(&transmit, &mut self.counters);
-            return;
+        if is_rtp(&transmit.contents) {
+            self.forwarded += transmit.contents.len().div_ceil(transmit.segment.max(1)) as u64;
         }
-        if !self.runs.accepts(&transmit, self.wiring.udp.max_segments(transmit.destination)) {
-            self.send_run();
+        let Wiring { udp, tcp, addresses, .. } = &mut self.wiring;
+        match transmit.transport {
+            Transport::Tcp => transmit.datagrams().for_each(|datagram| {
+                tcp.send(transmit.destination, datagram, &mut self.counters);
+            }),
+            Transport::Udp => {
+                let Transmit { source, destination, segment, .. } = transmit;
+                let run = Run { source, destination, contents: &transmit.contents, segment };
+                udp.send(&run, addresses, &mut self.counters);
+            }
         }
-        self.runs.push(transmit);
-    }
-
-    fn send_run(&mut self) {
-        if let Some(run) = self.runs.run() {
-            self.wiring.udp.send(&run, &self.wiring.addresses, &mut self.counters);
-        }
-        self.runs.clear();
+        self.engine.recycle(transmit.contents);
     }
 
     /// Once a second.

@@ -101,10 +101,11 @@ impl World {
         let candidate = |address| Candidate { transport: Transport::Udp, address };
         let config = EngineConfig {
             candidates: servers.map(candidate).to_vec(),
-            crypto: Crypto::from_provider(crypto.clone(), toy_dtls::certificate("server")),
+            crypto: Crypto::from_provider((*crypto).clone(), toy_dtls::certificate("server")),
             seed: seed_bytes(seed),
             connect_timeout: Duration::from_secs(15),
             restart_timeout: RESTART_TIMEOUT,
+            since_1970: Duration::from_secs(1_700_000_000),
         };
         let mut net = Net::new(seed);
         let server = net.attach(&servers.map(|own| (own, own)), Conditions::NONE, Conditions::NONE, start);
@@ -295,7 +296,9 @@ impl World {
     fn drain_engine(&mut self) {
         while let Some(output) = self.engine.poll_output(self.now) {
             match output {
-                Output::Transmit(transmit) => self.transmit(transmit),
+                Output::Transmit(transmit) => {
+                    transmit.datagrams().for_each(|datagram| self.transmit(&transmit, datagram));
+                }
                 Output::Reply { request, result } => self.reply(request, result),
                 Output::Notice(notice) => self.notice(notice),
             }
@@ -310,20 +313,20 @@ impl World {
         }
     }
 
-    fn transmit(&mut self, transmit: Transmit) {
-        self.trace.datagram(self.now - self.start, SERVER, &transmit.contents);
+    fn transmit(&mut self, transmit: &Transmit, datagram: &[u8]) {
+        self.trace.datagram(self.now - self.start, SERVER, datagram);
         if let Some(index) = self.member_at(transmit.destination) {
             let member = &self.members[index];
             let faults = self.faults.about(format!("to {}", member.name()));
             let is_resend = |pt| member.client.is_resend(pt);
-            self.tap.leaves(index, &transmit.contents, is_resend, self.now, faults);
-            let header = Header::parse(&transmit.contents).filter(|header| !is_resend(header.payload_type));
+            self.tap.leaves(index, datagram, is_resend, self.now, faults);
+            let header = Header::parse(datagram).filter(|header| !is_resend(header.payload_type));
             // What was written in the same moment may still leave.
             if header.is_some() && member.ended.is_some_and(|(at, _)| at < self.now) {
                 faults.add("media is sent to one whose session has ended");
             }
         }
-        self.net.send(self.server, transmit.source, transmit.destination, transmit.contents, self.now);
+        self.net.send(self.server, transmit.source, transmit.destination, datagram.to_vec(), self.now);
     }
 
     /// Whose address the world sees here.

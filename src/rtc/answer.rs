@@ -1,0 +1,120 @@
+//! Finishes the answer that str0m wrote: payload types in the offer's order, and the slots, which str0m does not know.
+
+use super::peer::SlotLine;
+use crate::rtp::extensions::{Extension, ExtensionIds};
+
+/// The answer as the client gets it. `offered` is the offer str0m saw. What str0m answers `inactive` on a slot's m-line
+/// becomes `sendonly` with the slot's SSRCs.
+pub fn finish(answer: &str, offered: &str, is_slot: impl Fn(&str) -> bool, slots: &[SlotLine], cname: &str) -> String {
+    let mut offered = offered.lines().filter(|line| line.starts_with("m="));
+    let mut finished = String::with_capacity(answer.len() + slots.len() * 256);
+    for section in sections(answer) {
+        let mid = attribute(section, "a=mid:");
+        let slot = slots.iter().find(|slot| Some(slot.name.as_str()) == mid && is_slot(&slot.name));
+        // A rejected m-line (port 0) stays so.
+        let slot = slot.filter(|_| section.split_whitespace().nth(1) != Some("0"));
+        for line in section.lines() {
+            if line.starts_with("m=") {
+                finished.push_str(&in_offered_order(line, offered.next().unwrap_or("")));
+            } else if slot.is_some() && line == "a=inactive" {
+                finished.push_str("a=sendonly");
+            } else {
+                finished.push_str(line);
+            }
+            finished.push_str("\r\n");
+        }
+        if let Some(slot) = slot {
+            push_ssrcs(&mut finished, section, slot, cname);
+        }
+    }
+    finished
+}
+
+fn push_ssrcs(text: &mut String, section: &str, slot: &SlotLine, cname: &str) {
+    let (ssrc, rtx) = (slot.ssrc, slot.rtx_ssrc);
+    let msid = attribute(section, "a=msid:").unwrap_or("- -");
+    let mut announce = |ssrc: u32| {
+        text.push_str(&format!("a=ssrc:{ssrc} cname:{cname}\r\na=ssrc:{ssrc} msid:{msid}\r\n"));
+    };
+    announce(ssrc);
+    if section.lines().any(|line| line.starts_with("a=rtpmap:") && line.contains(" rtx/")) {
+        announce(rtx);
+        text.push_str(&format!("a=ssrc-group:FID {ssrc} {rtx}\r\n"));
+    }
+}
+
+/// str0m lists payload types in its own order, but a client sends what stands first, and its order is its user's
+/// preference (RFC 3264 §6.1).
+fn in_offered_order(line: &str, offered: &str) -> String {
+    let preference: Vec<&str> = offered.split_whitespace().skip(3).collect();
+    let mut words: Vec<&str> = line.split_whitespace().collect();
+    let place = |pt: &&str| preference.iter().position(|other| other == pt).unwrap_or(usize::MAX);
+    // The first three words are media, port and protocol; a stable sort keeps unknown ones last as they were.
+    if let Some(payload_types) = words.get_mut(3..) {
+        payload_types.sort_by_key(place);
+    }
+    words.join(" ")
+}
+
+/// The header extensions agreed for the m-line of this MID, or for all.
+pub fn extension_ids(answer: &str, mid: Option<&str>) -> ExtensionIds {
+    let mut ids = ExtensionIds::default();
+    let wanted = |section: &&str| mid.is_none_or(|mid| attribute(section, "a=mid:") == Some(mid));
+    for section in sections(answer).filter(wanted) {
+        for line in section.lines().filter_map(|line| line.strip_prefix("a=extmap:")) {
+            let Some((id, uri)) = line.split_once(' ') else { continue };
+            // The id may carry a direction (RFC 8285 §5), the URI attributes.
+            let id = id.split('/').next().and_then(|id| id.parse::<u8>().ok());
+            let uri = uri.split_whitespace().next().unwrap_or("");
+            if let (Some(id), Some(extension)) = (id, Extension::from_uri(uri)) {
+                ids.set(extension, id);
+            }
+        }
+    }
+    ids
+}
+
+/// The session part, then each m-section.
+fn sections(text: &str) -> impl Iterator<Item = &str> {
+    let starts: Vec<usize> = std::iter::once(0).chain(text.match_indices("\nm=").map(|(at, _)| at + 1)).collect();
+    let ends: Vec<usize> = starts.iter().skip(1).copied().chain([text.len()]).collect();
+    starts.into_iter().zip(ends).filter_map(|(start, end)| text.get(start..end))
+}
+
+fn attribute<'a>(section: &'a str, name: &str) -> Option<&'a str> {
+    section.lines().find_map(|line| line.strip_prefix(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::MediaKind;
+
+    const OFFER: &str = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 63 111\r\nm=video 9 UDP/TLS/RTP/SAVPF 98 99 96 97\r\n";
+    const ANSWER: &str = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=recvonly\r\n\
+        m=video 9 UDP/TLS/RTP/SAVPF 96 97 98 99\r\na=mid:1\r\na=extmap:4/sendrecv urn:3gpp:video-orientation\r\n\
+        a=inactive\r\na=msid:s t\r\na=rtpmap:97 rtx/90000\r\n";
+
+    fn slot() -> SlotLine {
+        SlotLine { name: "1".into(), kind: MediaKind::Video, ssrc: 77, rtx_ssrc: 78, first_seq: 1 }
+    }
+
+    #[test]
+    fn what_the_client_prefers_comes_first_and_slots_send() {
+        let finished = finish(ANSWER, OFFER, |_| true, &[slot()], "c");
+        let expected = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=recvonly\r\n\
+            m=video 9 UDP/TLS/RTP/SAVPF 98 99 96 97\r\na=mid:1\r\na=extmap:4/sendrecv urn:3gpp:video-orientation\r\n\
+            a=sendonly\r\na=msid:s t\r\na=rtpmap:97 rtx/90000\r\na=ssrc:77 cname:c\r\na=ssrc:77 msid:s t\r\n\
+            a=ssrc:78 cname:c\r\na=ssrc:78 msid:s t\r\na=ssrc-group:FID 77 78\r\n";
+        assert_eq!(finished, expected);
+        assert_eq!(extension_ids(&finished, Some("1")).id(Extension::VideoOrientation), Some(4));
+        assert_eq!(extension_ids(&finished, Some("0")).id(Extension::VideoOrientation), None);
+    }
+
+    #[test]
+    fn a_line_that_is_no_slot_or_rejected_stays_as_it_is() {
+        assert!(!finish(ANSWER, OFFER, |_| false, &[slot()], "c").contains("sendonly"));
+        let rejected = ANSWER.replace("m=video 9", "m=video 0");
+        assert!(!finish(&rejected, OFFER, |_| true, &[slot()], "c").contains("ssrc"));
+    }
+}

@@ -1,0 +1,180 @@
+//! Which stored packet an outgoing number was, and how much may be sent again.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::store::{PacketRef, RingKey};
+
+/// Stretches of numbering remembered for one stream. A stretch begins with each change of source or encoding; those
+/// of the last second are what a NACK can mean, and nobody changes source 32 times a second.
+const MAX_STRETCHES: usize = 32;
+/// Resends remembered for one stream, so that none is repeated within a round trip.
+const MAX_RESENDS: usize = 64;
+/// Bytes sent again may be this share of the bytes sent, in per cent: at 20 % loss a stream is better thinned.
+const BUDGET_PERCENT: usize = 20;
+/// The budget is never less than this, bytes: a keyframe's worth for one who gets little.
+const BUDGET_FLOOR_BYTES: usize = 30_000;
+/// And never more than this is saved up, bytes.
+const BUDGET_CAP_BYTES: usize = 300_000;
+/// The floor is there again after this long.
+const FLOOR_REFILL: Duration = Duration::from_secs(1);
+
+/// A stretch of one stream's outgoing numbers that are a source's numbers plus a constant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// Its first outgoing number, and what that was in the source.
+    pub first_out: u64,
+    pub first_in: u64,
+    pub ring: RingKey,
+    pub timestamp_offset: u32,
+    pub payload_type: u8,
+    pub rtx_payload_type: Option<u8>,
+}
+
+impl Stretch {
+    fn continues(&self, next: &Self) -> bool {
+        let distance_in = next.first_in.wrapping_sub(self.first_in);
+        next.first_out >= self.first_out
+            && next.first_out - self.first_out == distance_in
+            && (self.ring, self.timestamp_offset, self.payload_type)
+                == (next.ring, next.timestamp_offset, next.payload_type)
+    }
+}
+
+/// What an outgoing stream's numbers were.
+#[derive(Debug, Default)]
+pub struct SequenceMap {
+    stretches: VecDeque<Stretch>,
+    /// What was sent again lately.
+    resends: VecDeque<(u64, Instant)>,
+    highest_out: u64,
+}
+
+impl SequenceMap {
+    /// Notes an outgoing number: a stretch of its own, or part of the last.
+    pub fn note(&mut self, packet: Stretch) {
+        self.highest_out = self.highest_out.max(packet.first_out);
+        if self.stretches.iter().rev().any(|stretch| stretch.continues(&packet)) {
+            return;
+        }
+        if self.stretches.len() == MAX_STRETCHES {
+            self.stretches.pop_front();
+        }
+        self.stretches.push_back(packet);
+    }
+
+    /// The packet a receiver misses under this number, unless it was sent again within the last round trip.
+    pub fn find(&mut self, seq: u16, round_trip: Duration, now: Instant) -> Option<(u64, PacketRef, Stretch)> {
+        let out = self.extend(seq)?;
+        let stretch = *self.stretches.iter().rev().find(|stretch| stretch.first_out <= out)?;
+        if self.resends.iter().any(|(sent, at)| *sent == out && now.saturating_duration_since(*at) < round_trip) {
+            return None;
+        }
+        if self.resends.len() == MAX_RESENDS {
+            self.resends.pop_front();
+        }
+        self.resends.push_back((out, now));
+        let reference = PacketRef { ring: stretch.ring, seq: stretch.first_in + (out - stretch.first_out) };
+        Some((out, reference, stretch))
+    }
+
+    /// The latest outgoing number not above the highest with these low bits.
+    fn extend(&self, seq: u16) -> Option<u64> {
+        let behind = u64::from((self.highest_out as u16).wrapping_sub(seq));
+        self.highest_out.checked_sub(behind)
+    }
+}
+
+/// How many bytes may still be sent again to one subscriber.
+#[derive(Debug)]
+pub struct Budget {
+    bytes: usize,
+    refilled_at: Instant,
+}
+
+impl Budget {
+    /// A budget that holds its floor.
+    pub fn new(now: Instant) -> Self {
+        Self { bytes: BUDGET_FLOOR_BYTES, refilled_at: now }
+    }
+
+    /// Media was sent for the first time.
+    pub fn earn(&mut self, sent_bytes: usize) {
+        self.bytes = (self.bytes + sent_bytes * BUDGET_PERCENT / 100).min(BUDGET_CAP_BYTES);
+    }
+
+    /// Whether so much may be sent again now; if so it is spent.
+    pub fn spend(&mut self, bytes: usize, now: Instant) -> bool {
+        if now.saturating_duration_since(self.refilled_at) >= FLOOR_REFILL {
+            self.refilled_at = now;
+            self.bytes = self.bytes.max(BUDGET_FLOOR_BYTES);
+        }
+        let granted = bytes <= self.bytes;
+        if granted {
+            self.bytes -= bytes;
+        }
+        granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtc::store::PacketStore;
+
+    fn stretch(ring: RingKey, out: u64, incoming: u64) -> Stretch {
+        Stretch {
+            first_out: out,
+            first_in: incoming,
+            ring,
+            timestamp_offset: 5,
+            payload_type: 96,
+            rtx_payload_type: Some(97),
+        }
+    }
+
+    #[test]
+    fn numbers_lead_back_to_the_packets_over_changes_of_source_and_wraps() {
+        let t0 = Instant::now();
+        let mut store = PacketStore::default();
+        let (a, b) = (store.open(), store.open());
+        let mut map = SequenceMap::default();
+        for n in 0..100 {
+            map.note(stretch(a, 65_500 + n, 1000 + n));
+        }
+        for n in 0..10 {
+            map.note(stretch(b, 65_600 + n, 7 + n));
+        }
+        assert_eq!(map.stretches.len(), 2);
+        let mut find = |out: u64| map.find(out as u16, Duration::ZERO, t0).map(|(full, packet, _)| (full, packet));
+        assert_eq!(find(65_535), Some((65_535, PacketRef { ring: a, seq: 1035 })));
+        assert_eq!(find(65_536), Some((65_536, PacketRef { ring: a, seq: 1036 })));
+        assert_eq!(find(65_609), Some((65_609, PacketRef { ring: b, seq: 16 })));
+        assert_eq!(find(65_499), None, "never sent");
+    }
+
+    #[test]
+    fn nothing_is_sent_again_twice_within_a_round_trip() {
+        let t0 = Instant::now();
+        let ring = PacketStore::default().open();
+        let mut map = SequenceMap::default();
+        map.note(stretch(ring, 10, 10));
+        let rtt = Duration::from_millis(50);
+        assert!(map.find(10, rtt, t0).is_some());
+        assert!(map.find(10, rtt, t0 + Duration::from_millis(49)).is_none());
+        assert!(map.find(10, rtt, t0 + rtt).is_some());
+    }
+
+    #[test]
+    fn a_storm_of_requests_is_bounded_by_what_was_sent() {
+        let t0 = Instant::now();
+        let mut budget = Budget::new(t0);
+        let storm = |budget: &mut Budget, at| (0..10_000).filter(|_| budget.spend(1000, at)).count();
+        assert_eq!(storm(&mut budget, t0), 30);
+        budget.earn(1_000_000);
+        assert_eq!(storm(&mut budget, t0), 200);
+        budget.earn(10_000_000);
+        assert_eq!(storm(&mut budget, t0), 300, "no more is saved up");
+        assert_eq!(storm(&mut budget, t0 + FLOOR_REFILL), 30);
+    }
+}

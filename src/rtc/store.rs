@@ -1,0 +1,205 @@
+//! What publishers sent lately, decrypted once and shared by all who get a copy: for sending now, when the pacer allows,
+//! and again when a NACK asks.
+//!
+//! One ring a received stream, indexed by sequence number. A subscription keeps numbers only.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::rtp::extensions::Values;
+
+/// A packet younger than this is not overwritten while the ring can grow: a NACK comes a round trip and a retry later
+/// (libwebrtc gives up after a second), and the pacer may hold a packet for half a second.
+const KEEP: Duration = Duration::from_millis(1000);
+/// Entries of a new ring, a second of which is more than audio has; and the most, a second of 10 Mbit/s. Powers of two.
+const MIN_ENTRIES: usize = 64;
+const MAX_ENTRIES: usize = 1024;
+
+/// A received stream's ring. The generation tells a new ring from an older one in the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingKey {
+    index: u32,
+    generation: u32,
+}
+
+/// One stored packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PacketRef {
+    pub ring: RingKey,
+    /// Its extended sequence number as received.
+    pub seq: u64,
+}
+
+/// A received packet as receivers may get it.
+#[derive(Clone)]
+pub struct Stored {
+    pub timestamp: u32,
+    pub marker: bool,
+    pub values: Values,
+    /// An AV1 Dependency Descriptor, if the packet has one.
+    pub descriptor: Option<Arc<[u8]>>,
+    pub payload: Arc<[u8]>,
+}
+
+struct Entry {
+    seq: u64,
+    at: Instant,
+    packet: Stored,
+}
+
+struct Ring {
+    generation: u32,
+    in_use: bool,
+    entries: Vec<Option<Entry>>,
+}
+
+/// The rings of one engine.
+#[derive(Default)]
+pub struct PacketStore {
+    rings: Vec<Ring>,
+    free: Vec<u32>,
+}
+
+impl PacketStore {
+    /// A ring for a new stream.
+    pub fn open(&mut self) -> RingKey {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.rings.push(Ring { generation: 0, in_use: false, entries: Vec::new() });
+            (self.rings.len() - 1) as u32
+        });
+        let ring = &mut self.rings[index as usize];
+        ring.in_use = true;
+        RingKey { index, generation: ring.generation }
+    }
+
+    /// Forgets a stream and all its packets.
+    pub fn close(&mut self, key: RingKey) {
+        let Some(ring) = self.rings.get_mut(key.index as usize) else { return };
+        if ring.in_use && ring.generation == key.generation {
+            *ring = Ring { generation: ring.generation.wrapping_add(1), in_use: false, entries: Vec::new() };
+            self.free.push(key.index);
+        }
+    }
+
+    /// Keeps a packet.
+    pub fn put(&mut self, key: RingKey, seq: u64, packet: Stored, now: Instant) -> PacketRef {
+        if let Some(ring) = self.rings.get_mut(key.index as usize).filter(|ring| ring.generation == key.generation) {
+            ring.put(Entry { seq, at: now, packet }, now);
+        }
+        PacketRef { ring: key, seq }
+    }
+
+    /// The packet, unless it has been overwritten or its stream has gone.
+    pub fn get(&self, reference: PacketRef) -> Option<&Stored> {
+        let ring = self.rings.get(reference.ring.index as usize)?;
+        let entry = ring.entries.get(ring.place(reference.seq)?)?.as_ref()?;
+        let same = ring.generation == reference.ring.generation && entry.seq == reference.seq;
+        same.then_some(&entry.packet)
+    }
+
+    /// How many rings there are in use; zero after everyone has gone.
+    pub fn len(&self) -> usize {
+        self.rings.len() - self.free.len()
+    }
+}
+
+impl Ring {
+    fn place(&self, seq: u64) -> Option<usize> {
+        Some(seq as usize & self.entries.len().checked_sub(1)?)
+    }
+
+    fn put(&mut self, entry: Entry, now: Instant) {
+        if self.entries.is_empty() {
+            self.entries.resize_with(MIN_ENTRIES, || None);
+        }
+        loop {
+            let place = entry.seq as usize & (self.entries.len() - 1);
+            match &self.entries[place] {
+                // The same packet again: what has been sent of it stays what it was.
+                Some(old) if old.seq == entry.seq => return,
+                // Older than what is there: it comes too late to be of use.
+                Some(old) if old.seq > entry.seq => return,
+                Some(old) if now.saturating_duration_since(old.at) < KEEP && self.entries.len() < MAX_ENTRIES => {
+                    self.grow();
+                }
+                _ => {
+                    self.entries[place] = Some(entry);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn grow(&mut self) {
+        let entries = self.entries.len() * 2;
+        let old = std::mem::take(&mut self.entries);
+        self.entries.resize_with(entries, || None);
+        for entry in old.into_iter().flatten() {
+            let place = entry.seq as usize & (entries - 1);
+            self.entries[place] = Some(entry);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(byte: u8) -> Stored {
+        Stored {
+            timestamp: 0,
+            marker: false,
+            values: Values::default(),
+            descriptor: None,
+            payload: Arc::from(&[byte; 4][..]),
+        }
+    }
+
+    fn byte(store: &PacketStore, ring: RingKey, seq: u64) -> Option<u8> {
+        store.get(PacketRef { ring, seq }).map(|stored| stored.payload[0])
+    }
+
+    #[test]
+    fn a_second_of_packets_is_kept_and_no_more_than_the_ring_holds() {
+        let t0 = Instant::now();
+        let mut store = PacketStore::default();
+        let ring = store.open();
+        for seq in 0..300 {
+            store.put(ring, seq, packet(seq as u8), t0 + Duration::from_millis(seq));
+        }
+        assert_eq!(byte(&store, ring, 0), Some(0), "the ring has grown");
+        for seq in 300..3000 {
+            store.put(ring, seq, packet(seq as u8), t0 + Duration::from_millis(300));
+        }
+        assert_eq!(byte(&store, ring, 3000 - MAX_ENTRIES as u64 - 1), None);
+        assert_eq!(byte(&store, ring, 2999), Some(2999u64 as u8));
+        assert_eq!(store.rings[0].entries.len(), MAX_ENTRIES);
+    }
+
+    #[test]
+    fn slow_streams_stay_small() {
+        let t0 = Instant::now();
+        let mut store = PacketStore::default();
+        let ring = store.open();
+        for seq in 0..500 {
+            store.put(ring, seq, packet(1), t0 + Duration::from_millis(20 * seq));
+        }
+        assert_eq!(store.rings[0].entries.len(), MIN_ENTRIES);
+    }
+
+    #[test]
+    fn a_number_never_names_two_packets() {
+        let t0 = Instant::now();
+        let mut store = PacketStore::default();
+        let first = store.open();
+        store.put(first, 7, packet(1), t0);
+        store.put(first, 7, packet(2), t0);
+        assert_eq!(byte(&store, first, 7), Some(1), "a duplicate does not replace what was sent");
+        store.close(first);
+        let second = store.open();
+        store.put(second, 7, packet(3), t0);
+        assert_eq!((byte(&store, first, 7), byte(&store, second, 7)), (None, Some(3)));
+        store.close(first);
+        assert_eq!(store.len(), 1, "closing twice closes once");
+    }
+}
