@@ -5,3 +5,5 @@ pub mod header;
 pub mod extensions;
 pub mod rtcp;
 pub mod feedback;
+pub mod reception;
+pub mod nack;
