@@ -5,4 +5,6 @@ pub mod header;
 pub mod extensions;
 pub mod rtcp;
 pub mod feedback;
+pub mod reception;
+pub mod nack;
 pub mod srtp;
