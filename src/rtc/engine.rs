@@ -11,7 +11,7 @@ use super::egress::BURST_BYTES_MAX;
 use super::formats::Formats;
 use super::ingress::Received;
 use super::path::Hop;
-use super::peer::{Arrival, Peer, PeerOutput, Phase, Shared};
+use super::peer::{Arrival, MIN_SLEEP, Peer, PeerOutput, Phase, Shared};
 use super::schedule::{Schedule, Wake};
 use super::store::{PacketRef, PacketStore};
 use super::{Datagram, EngineConfig, Input, Output, Stats, Timer, Transmit};
@@ -535,6 +535,8 @@ impl Engine {
             _ => {}
         }
         let wake = self.peers.get(key.0 as usize).and_then(Option::as_ref).map(|peer| peer.wake());
+        // What is overdue is done with the next drain; it must not turn the loop before.
+        let wake = wake.map(|(at, timer)| (at.max(now + MIN_SLEEP), timer));
         self.schedule.set(Wake::Peer(key), wake);
     }
 

@@ -161,6 +161,7 @@ impl Ingress {
     pub fn forget_tracks(&mut self, store: &mut PacketStore) {
         self.lines.clear();
         self.forget(store, |_| true);
+        (self.feedback_due, self.report_due) = (None, None);
     }
 
     fn forget(&mut self, store: &mut PacketStore, which: impl Fn(&InStream) -> bool) {
@@ -198,6 +199,9 @@ impl Ingress {
     /// Takes one RTP datagram.
     pub fn receive(&mut self, contents: &[u8], desk: &mut Desk<'_>, now: Instant) -> Taken {
         let Some(opener) = &self.opener else { return Taken::Dropped(DropReason::NotConnected) };
+        if self.lines.is_empty() {
+            return Taken::Dropped(DropReason::UnpublishedTrack);
+        }
         let Some(header) = Header::parse(contents) else { return Taken::Dropped(DropReason::Malformed) };
         let known = self.ssrcs.iter().position(|ssrc| *ssrc == header.ssrc);
         let index = match known {

@@ -28,7 +28,7 @@ use crate::media::{EncodingIndex, Forward, Seat, SlotIndex, TrackKey};
 use crate::rtp::rtcp::{self, Packet};
 
 /// str0m may ask to be woken at once; a millisecond later is soon enough and never a busy loop.
-const MIN_SLEEP: Duration = Duration::from_millis(1);
+pub const MIN_SLEEP: Duration = Duration::from_millis(1);
 /// A client that is heard at all checks its path several times in this span (RFC 7675 §5.1: every 4 to 6 s).
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 /// After an ICE restart the old credentials stay valid for packets under way.

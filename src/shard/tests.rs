@@ -59,12 +59,14 @@ impl Toy {
             }
             // A frame: packets of 1000 bytes, the last of 500.
             [b'F', count] => {
+                let mut contents = Vec::new();
                 for number in 1..=*count {
                     let length = if number == *count { 500 } else { 1000 };
-                    let mut contents = vec![number; length];
-                    contents[..2].copy_from_slice(&[0x80, 96]);
-                    self.outputs.push_back(Output::Transmit(Self::reply(datagram, contents)));
+                    contents.extend([0x80, 96]);
+                    contents.resize(contents.len() + length - 2, number);
                 }
+                let frame = Transmit { segment: 1000, ..Self::reply(datagram, contents) };
+                self.outputs.push_back(Output::Transmit(frame));
             }
             [b'T'] => self.timer = Some((now + TIMER, Self::reply(datagram, b"ring".to_vec()))),
             [b'N'] => self.note(now),
