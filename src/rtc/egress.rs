@@ -388,7 +388,8 @@ impl Egress {
     }
 
     /// Says goodbye for every stream that has sent, and drops what still waits.
-    pub fn close(&mut self) {
+    pub fn close(&mut self, stats: &mut Stats) {
+        stats.drops.add(DropReason::SubscriberNotReady, self.waiting() as u64);
         self.audio.clear();
         self.video.clear();
         let sent: Vec<u32> =

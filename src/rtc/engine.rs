@@ -454,7 +454,7 @@ impl Engine {
     pub(super) fn end(&mut self, key: PeerKey, reason: EndReason, now: Instant) {
         let until = now + CLOSE_LINGER;
         if self.depart(key, reason, Phase::Closing { until }, now) {
-            self.with_peer(key, |peer, _| peer.close());
+            self.with_peer(key, |peer, shared| peer.close(shared));
             self.touch(key);
         }
     }
@@ -525,9 +525,9 @@ impl Engine {
         });
         match stage.flatten() {
             Some((false, true)) => {
-                self.with_peer(key, |peer, _| {
+                self.with_peer(key, |peer, shared| {
                     peer.phase = Phase::Closing { until: now + CLOSE_LINGER };
-                    peer.close();
+                    peer.close(shared);
                 });
                 self.touch(key);
             }
@@ -545,6 +545,7 @@ impl Engine {
         self.schedule.set(Wake::Peer(key), None);
         let Some(mut peer) = self.peers.get_mut(key.0 as usize).and_then(Option::take) else { return };
         peer.ingress.forget_tracks(&mut self.shared.store);
+        peer.egress.close(&mut self.shared.stats);
         for (transport, source) in &peer.addresses {
             self.demux.unbind(*transport, *source, key);
         }

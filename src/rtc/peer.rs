@@ -362,8 +362,8 @@ impl Peer {
     }
 
     /// Says goodbye on every layer: RTCP BYE, SCTP shutdown, DTLS close_notify.
-    pub fn close(&mut self) {
-        self.egress.close();
+    pub fn close(&mut self, shared: &mut Shared) {
+        self.egress.close(&mut shared.stats);
         self.wants_tick = true;
         if self.rtc.close().is_err() {
             self.rtc.disconnect();

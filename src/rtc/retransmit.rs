@@ -8,6 +8,9 @@ use super::store::{PacketRef, RingKey};
 /// Stretches of numbering remembered for one stream. A stretch begins with each change of source or encoding; those
 /// of the last second are what a NACK can mean, and nobody changes source 32 times a second.
 const MAX_STRETCHES: usize = 32;
+/// Numbers remembered as sent: what a NACK can name (libwebrtc asks for the last 1000 at most). A power of two.
+const SENT_NUMBERS: u64 = 1024;
+const WORDS: usize = (SENT_NUMBERS / 64) as usize;
 /// Resends remembered for one stream, so that none is repeated within a round trip.
 const MAX_RESENDS: usize = 64;
 /// Bytes sent again may be this share of the bytes sent, in per cent: at 20 % loss a stream is better thinned.
@@ -47,13 +50,15 @@ pub struct SequenceMap {
     stretches: VecDeque<Stretch>,
     /// What was sent again lately.
     resends: VecDeque<(u64, Instant)>,
+    /// One bit for each of the last numbers: a gap, or what came too late for this receiver, is not to be sent "again".
+    sent: [u64; WORDS],
     highest_out: u64,
 }
 
 impl SequenceMap {
     /// Notes an outgoing number: a stretch of its own, or part of the last.
     pub fn note(&mut self, packet: Stretch) {
-        self.highest_out = self.highest_out.max(packet.first_out);
+        self.mark_sent(packet.first_out);
         if self.stretches.iter().rev().any(|stretch| stretch.continues(&packet)) {
             return;
         }
@@ -65,7 +70,7 @@ impl SequenceMap {
 
     /// The packet a receiver misses under this number, unless it was sent again within the last round trip.
     pub fn find(&mut self, seq: u16, round_trip: Duration, now: Instant) -> Option<(u64, PacketRef, Stretch)> {
-        let out = self.extend(seq)?;
+        let out = self.extend(seq).filter(|out| self.was_sent(*out))?;
         let stretch = *self.stretches.iter().rev().find(|stretch| stretch.first_out <= out)?;
         if self.resends.iter().any(|(sent, at)| *sent == out && now.saturating_duration_since(*at) < round_trip) {
             return None;
@@ -78,11 +83,34 @@ impl SequenceMap {
         Some((out, reference, stretch))
     }
 
+    fn mark_sent(&mut self, out: u64) {
+        let skipped = (self.highest_out + 1).max(out.saturating_sub(SENT_NUMBERS - 1))..out;
+        for number in skipped {
+            self.sent[word(number)] &= !bit(number);
+        }
+        self.highest_out = self.highest_out.max(out);
+        if self.highest_out - out < SENT_NUMBERS {
+            self.sent[word(out)] |= bit(out);
+        }
+    }
+
+    fn was_sent(&self, out: u64) -> bool {
+        self.highest_out.saturating_sub(out) < SENT_NUMBERS && self.sent[word(out)] & bit(out) != 0
+    }
+
     /// The latest outgoing number not above the highest with these low bits.
     fn extend(&self, seq: u16) -> Option<u64> {
         let behind = u64::from((self.highest_out as u16).wrapping_sub(seq));
         self.highest_out.checked_sub(behind)
     }
+}
+
+fn word(number: u64) -> usize {
+    (number % SENT_NUMBERS / 64) as usize
+}
+
+fn bit(number: u64) -> u64 {
+    1 << (number % 64)
 }
 
 /// How many bytes may still be sent again to one subscriber.
@@ -151,6 +179,24 @@ mod tests {
         assert_eq!(find(65_536), Some((65_536, PacketRef { ring: a, seq: 1036 })));
         assert_eq!(find(65_609), Some((65_609, PacketRef { ring: b, seq: 16 })));
         assert_eq!(find(65_499), None, "never sent");
+    }
+
+    #[test]
+    fn what_was_not_sent_is_not_sent_again() {
+        let t0 = Instant::now();
+        let ring = PacketStore::default().open();
+        let mut map = SequenceMap::default();
+        for out in [10, 11, 14, 13, 5000] {
+            map.note(stretch(ring, out, out));
+        }
+        let mut find = |out: u64| map.find(out as u16, Duration::ZERO, t0).is_some();
+        assert_eq!([12, 3980, 4500, 4999, 5000, 5001].map(&mut find), [false, false, false, false, true, false]);
+        let mut map = SequenceMap::default();
+        for out in [10, 11, 14, 13] {
+            map.note(stretch(ring, out, out));
+        }
+        let mut find = |out: u64| map.find(out as u16, Duration::ZERO, t0).is_some();
+        assert_eq!([10, 11, 12, 13, 14, 15].map(&mut find), [true, true, false, true, true, false]);
     }
 
     #[test]
