@@ -18,6 +18,8 @@ use crate::media::meter::{Drops, PerKind, Volume};
 mod channel;
 mod codec;
 mod commands;
+#[expect(dead_code, reason = "the engine does not use it yet")]
+mod congestion;
 mod crypto;
 mod demux;
 mod engine;
@@ -26,8 +28,12 @@ mod fragment;
 mod negotiate;
 mod offer;
 mod outbox;
+#[expect(dead_code, reason = "the engine does not use it yet")]
+mod pacer;
 mod path;
 mod peer;
+#[expect(dead_code, reason = "the engine does not use it yet")]
+mod register;
 mod schedule;
 
 pub use crypto::Crypto;
