@@ -28,8 +28,6 @@ mod arrival;
 mod probing;
 mod strain;
 #[cfg(test)]
-mod sim;
-#[cfg(test)]
 mod tests;
 
 pub use probing::{Padding, Probe};

@@ -18,7 +18,7 @@ use crate::media::meter::{Drops, PerKind, Volume};
 mod channel;
 mod codec;
 mod commands;
-#[expect(dead_code, reason = "the engine does not use it yet")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the engine does not use it yet"))]
 mod congestion;
 mod crypto;
 mod demux;
@@ -28,11 +28,11 @@ mod fragment;
 mod negotiate;
 mod offer;
 mod outbox;
-#[expect(dead_code, reason = "the engine does not use it yet")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the engine does not use it yet"))]
 mod pacer;
 mod path;
 mod peer;
-#[expect(dead_code, reason = "the engine does not use it yet")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the engine does not use it yet"))]
 mod register;
 mod schedule;
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::{Congestion, CongestionConfig};
+use crate::rtc::congestion::{Congestion, CongestionConfig};
 use crate::rtc::pacer::{Pacer, Verdict};
 use crate::rtc::register::Kind;
 use crate::units::Bitrate;
@@ -62,9 +62,6 @@ pub struct Second {
     pub min_share: f64,
     pub max_share: f64,
     pub padding_bytes: u64,
-    pub media_bytes: u64,
-    pub dropped_in_network: u64,
-    pub dropped_by_us: u64,
     /// Timers of the congestion control, and of the pacer.
     pub wakes: u64,
     pub releases: u64,
@@ -99,7 +96,7 @@ pub struct World {
     rng: fastrand::Rng,
     t0: Instant,
     now_us: u64,
-    pub congestion: Congestion,
+    congestion: Congestion,
     pacer: Pacer,
     /// Video that waits.
     waiting: VecDeque<u16>,
@@ -115,12 +112,8 @@ pub struct World {
 
 impl World {
     pub fn run(setup: Setup) -> Self {
-        Self::run_with(setup, CongestionConfig::default())
-    }
-
-    pub fn run_with(setup: Setup, config: CongestionConfig) -> Self {
         let t0 = Instant::now();
-        let congestion = Congestion::new(config, t0);
+        let congestion = Congestion::new(CongestionConfig::default(), t0);
         let pacer = Pacer::new(congestion.pacing_rate(), t0);
         let vacant = Second { min_share: f64::MAX, ..Default::default() };
         let mut world = Self {
@@ -213,7 +206,6 @@ impl World {
                     self.waiting.push_back(size);
                     while self.pacer.overflows() {
                         self.pacer.dropped(self.waiting.pop_front().unwrap());
-                        self.second().dropped_by_us += 1;
                     }
                 }
             }
@@ -241,16 +233,14 @@ impl World {
 
     fn transmit(&mut self, kind: Kind, bytes: u16) {
         let seq = self.congestion.sent(kind, bytes, self.now());
-        match kind {
-            Kind::Padding => self.second().padding_bytes += u64::from(bytes),
-            _ => self.second().media_bytes += u64::from(bytes),
+        if kind == Kind::Padding {
+            self.second().padding_bytes += u64::from(bytes);
         }
         self.serve();
         let capacity = (self.setup.capacity)(self.seconds_now());
         let limit = (capacity / 8.0 * self.setup.queue_ms as f64 / 1000.0).max(3_000.0);
         let full = (self.link.queued_bytes + u64::from(bytes)) as f64 > limit;
         if full || self.rng.f64() < self.setup.loss {
-            self.second().dropped_in_network += 1;
             return;
         }
         if self.link.queue.is_empty() {
