@@ -18,6 +18,9 @@ const RELEASE_US: u64 = 5_000;
 /// Media that would wait longer than this is not worth sending.
 const MAX_QUEUE_US: u64 = 500_000;
 
+/// Slower than this nothing would ever leave.
+const MIN_RATE: Bitrate = Bitrate::from_bps(30_000);
+
 /// What to do with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -142,9 +145,6 @@ impl Pacer {
         self.debt_us = self.debt_us.saturating_sub(passed_us);
     }
 }
-
-/// Slower than this nothing would ever leave.
-const MIN_RATE: Bitrate = Bitrate::from_bps(30_000);
 
 #[cfg(test)]
 mod tests {

@@ -56,7 +56,10 @@ fn assert_within(name: &str, worst: &Worst) {
     assert!(worst.windows.0 >= 75.0 && worst.windows.1 <= 110.0, "{name}: {:?}", worst.windows);
 }
 
-const CAPACITIES: [(&str, fn(f64) -> f64); 5] = [
+/// A name, and the capacity by time.
+type Capacity = (&'static str, fn(f64) -> f64);
+
+const CAPACITIES: [Capacity; 5] = [
     ("300 kbit/s", |_| 300e3),
     ("1 Mbit/s", |_| 1e6),
     ("2.5 Mbit/s", |_| 2.5e6),
