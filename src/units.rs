@@ -1,6 +1,7 @@
 //! Newtypes for the quantities that are easily confused.
 
 use std::fmt;
+use std::ops::Mul;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,15 @@ impl Bitrate {
     }
 }
 
+impl Mul<f64> for Bitrate {
+    type Output = Self;
+
+    /// A share or a multiple of the rate; saturates.
+    fn mul(self, factor: f64) -> Self {
+        Self((self.0 as f64 * factor) as u64)
+    }
+}
+
 impl fmt::Display for Bitrate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} kbit/s", self.0 / 1000)
@@ -46,5 +56,7 @@ mod tests {
         assert_eq!(Bitrate::of(1250, Duration::from_millis(10)), Bitrate::from_bps(1_000_000));
         assert_eq!(Bitrate::of(1, Duration::ZERO), Bitrate::ZERO);
         assert_eq!(Bitrate::from_bps(64_000).to_string(), "64 kbit/s");
+        assert_eq!(Bitrate::from_bps(64_000) * 2.5, Bitrate::from_bps(160_000));
+        assert_eq!(Bitrate::from_bps(64_000) * -1.0, Bitrate::ZERO);
     }
 }

@@ -47,7 +47,7 @@ impl Engine {
             }
             Command::OpenSession(open) => self.open_session(*open, now),
             Command::Offer { session, offer, expected } => self.further_offer(session, &offer, expected, now),
-            Command::Fragment { session, fragment, expected } => self.fragment(session, &fragment, expected),
+            Command::Fragment { session, fragment, expected } => self.fragment(session, &fragment, expected, now),
             Command::CloseSession { session } => {
                 let key = self.session(session)?;
                 self.end(key, EndReason::ClientLeft, now);
@@ -138,7 +138,7 @@ impl Engine {
         }
         // Nothing else has happened yet: an offer that is refused leaves no trace.
         let answer = self
-            .with_peer(key, |peer, shared| peer.accept(&offer, &offer.text, &mut shared.ids))
+            .with_peer(key, |peer, shared| peer.accept(&offer, &offer.text, &mut shared.ids, now))
             .unwrap_or(Err(Refusal::Internal));
         let sdp = match answer {
             Ok(sdp) => sdp,
@@ -212,14 +212,20 @@ impl Engine {
         }
         let answer = self.with_peer(key, |peer, shared| {
             peer.check_slots(&offer)?;
-            peer.accept(&offer, &offer.text, &mut shared.ids).map(|sdp| (sdp, peer.ice))
+            peer.accept(&offer, &offer.text, &mut shared.ids, now).map(|sdp| (sdp, peer.ice))
         });
         let (sdp, ice) = answer.unwrap_or(Err(Refusal::Internal))?;
         self.apply(key, now);
         Ok(Reply::Answer { sdp, ice })
     }
 
-    fn fragment(&mut self, session: SessionId, text: &str, expected: Option<IceTag>) -> Result<Reply, Refusal> {
+    fn fragment(
+        &mut self,
+        session: SessionId,
+        text: &str,
+        expected: Option<IceTag>,
+        now: Instant,
+    ) -> Result<Reply, Refusal> {
         let key = self.session(session)?;
         let fragment = Fragment::read(text)?;
         if let Some(expected) = expected {
@@ -231,7 +237,7 @@ impl Engine {
         });
         let reply = match restart.unwrap_or(Err(Refusal::Internal))? {
             Some(_) if expected.is_none() => return Err(Refusal::IceTagMissing),
-            Some(text) => self.restart_ice(key, &text)?,
+            Some(text) => self.restart_ice(key, &text, now)?,
             None => Reply::Done,
         };
         self.touch_session(key);
@@ -239,10 +245,10 @@ impl Engine {
     }
 
     /// An ICE restart is the last offer with new credentials; str0m then draws new ones of its own.
-    fn restart_ice(&mut self, key: PeerKey, text: &str) -> Result<Reply, Refusal> {
+    fn restart_ice(&mut self, key: PeerKey, text: &str, now: Instant) -> Result<Reply, Refusal> {
         let offer = Offer::read(text)?;
-        let answer =
-            self.with_peer(key, |peer, shared| peer.accept(&offer, text, &mut shared.ids).map(|sdp| (sdp, peer.ice)));
+        let answer = self
+            .with_peer(key, |peer, shared| peer.accept(&offer, text, &mut shared.ids, now).map(|sdp| (sdp, peer.ice)));
         let (sdp, ice) = answer.unwrap_or(Err(Refusal::Internal))?;
         self.note_ufrags(key);
         Ok(Reply::Fragment { fragment: fragment::from_answer(&sdp), ice })

@@ -15,26 +15,28 @@ use std::time::{Duration, Instant};
 
 use super::Stats;
 use super::clock::{self, NtpClock};
+use super::flow::Flow;
+use super::out_stream::{OSN_BYTES, OutStream, Purpose, Queued};
+use super::pacer::Verdict;
 use super::peer::SlotLine;
-use super::retransmit::{Budget, SequenceMap, Stretch};
-use super::store::{PacketRef, PacketStore, Stored};
+use super::register::Kind;
+use super::retransmit::{Budget, Found};
+use super::store::{PacketRef, PacketStore};
 use crate::command::MediaKind;
 use crate::media::meter::DropReason;
-use crate::rtp::extensions::{self, ExtensionIds, MAX_BLOCK_BYTES, Own};
-use crate::rtp::header::{FIXED_BYTES, Fixed};
-use crate::rtp::rtcp::{self, ReportBlock, SenderInfo};
-use crate::rtp::srtp::{RolloverTracker, Sealer, SrtpError};
+use crate::rtp::extensions::{ExtensionIds, MAX_BLOCK_BYTES};
+use crate::rtp::header::FIXED_BYTES;
+use crate::rtp::rtcp::{self, ReportBlock};
+use crate::rtp::srtp::Sealer;
 
-/// The original sequence number before an RTX payload (RFC 4588 §4), in bytes.
-const OSN_BYTES: usize = 2;
 /// One RTCP compound packet holds no more plaintext than this, bytes, so that it fits any path.
 const RTCP_BYTES_MAX: usize = 1000;
 /// Streams one BYE can name (RFC 3550 §6.6).
 const BYE_SSRCS_MAX: usize = 31;
-/// Packets in one burst, and bytes: what one GSO send takes (UDP_MAX_SEGMENTS is 64 on older kernels, 64 KB of IP).
-const BURST_PACKETS_MAX: usize = 60;
-pub const BURST_BYTES_MAX: usize = 62_000;
-/// UDP and IPv4 headers, and what IPv6 adds: rates are counted as on the wire.
+/// Packets in one run, and bytes: what one GSO send takes (UDP_MAX_SEGMENTS is 64 on older kernels, 64 KB of IP).
+const RUN_PACKETS_MAX: usize = 60;
+pub const RUN_BYTES_MAX: usize = 62_000;
+/// UDP and IPv4 headers: rates are counted as on the wire. IPv6's 20 bytes more are within the estimate's error.
 const UDP_IP_BYTES: usize = 28;
 /// Copies that may wait for the pacer or the drain. A frame of 4 Mbit/s has 15 packets; 25 slots may have one at once.
 const QUEUE_MAX: usize = 2048;
@@ -50,51 +52,22 @@ pub struct Egress {
     sealer: Option<Sealer>,
     /// By slot.
     streams: Vec<OutStream>,
+    flow: Flow,
     audio: VecDeque<Queued>,
+    /// New video, and what NACKs asked for.
     video: VecDeque<Queued>,
-    /// The next transport-wide sequence number.
-    wide: u64,
+    /// Video that the pacer holds back, oldest first.
+    held: VecDeque<Queued>,
     round_trip: Duration,
     cname: String,
     clock: NtpClock,
     budget: Budget,
+    /// The slot that last sent video, whose packets serve as padding.
+    last_video: Option<usize>,
     /// When a sender report is next due.
     report_due: Instant,
     /// RTCP that waits, in plain.
     rtcp: Vec<u8>,
-}
-
-/// The SSRCs and numbers of one slot.
-struct OutStream {
-    ssrc: u32,
-    rtx_ssrc: u32,
-    mid: String,
-    kind: MediaKind,
-    ids: ExtensionIds,
-    /// The receiver has reported it, so it knows which m-line the SSRC belongs to.
-    is_known: bool,
-    numbers: SequenceMap,
-    sealed: RolloverTracker,
-    rtx_next: u64,
-    packets: u32,
-    octets: u32,
-    /// Timestamp of the latest packet, and when that was captured.
-    latest: Option<(u32, Instant)>,
-    /// Ticks of the timestamp in a second.
-    clock_rate_hz: u32,
-    /// Something was sent since the last report.
-    unreported: bool,
-}
-
-/// A copy that waits to be sealed.
-#[derive(Clone, Copy)]
-struct Queued {
-    packet: PacketRef,
-    seq: u64,
-    timestamp: u32,
-    slot: u16,
-    payload_type: u8,
-    is_retransmission: bool,
 }
 
 /// One copy to send.
@@ -104,15 +77,14 @@ pub struct Copy {
     /// Extended outgoing number.
     pub seq: u64,
     pub timestamp: u32,
-    /// The difference to the received timestamp.
-    pub timestamp_offset: u32,
     pub captured_at: Instant,
     pub clock_rate_hz: u32,
+    pub bytes: usize,
     pub payload_type: u8,
     pub rtx_payload_type: Option<u8>,
 }
 
-/// What ended a burst.
+/// The run being filled.
 #[derive(Default)]
 struct Run {
     /// The first packet's length; what follows is as long, and only the last may be shorter.
@@ -126,8 +98,8 @@ impl Run {
         self.packets == 0
             || (!self.ended
                 && bytes <= self.segment
-                && self.packets < BURST_PACKETS_MAX
-                && already + bytes <= BURST_BYTES_MAX)
+                && self.packets < RUN_PACKETS_MAX
+                && already + bytes <= RUN_BYTES_MAX)
     }
 
     fn took(&mut self, bytes: usize) {
@@ -139,19 +111,29 @@ impl Run {
     }
 }
 
+/// Which queue is next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    Audio,
+    Held,
+    Video,
+}
+
 impl Egress {
     /// A sending side without streams or keys.
     pub fn new(cname: String, clock: NtpClock, now: Instant) -> Self {
         Self {
             sealer: None,
             streams: Vec::new(),
+            flow: Flow::new(now),
             audio: VecDeque::new(),
             video: VecDeque::new(),
-            wide: 0,
+            held: VecDeque::new(),
             round_trip: DEFAULT_ROUND_TRIP,
             cname,
             clock,
             budget: Budget::new(now),
+            last_video: None,
             report_due: now,
             rtcp: Vec::new(),
         }
@@ -168,32 +150,20 @@ impl Egress {
     }
 
     /// A slot's stream, in the order of slots, or its header extensions anew.
-    pub fn set_stream(&mut self, slot: usize, line: &SlotLine, ids: ExtensionIds, first_rtx: u16) {
+    pub fn set_stream(&mut self, slot: usize, line: &SlotLine, ids: ExtensionIds, first_rtx: u16, now: Instant) {
         match self.streams.get_mut(slot) {
-            Some(stream) => stream.ids = ids,
-            None => self.streams.push(OutStream {
-                ssrc: line.ssrc,
-                rtx_ssrc: line.rtx_ssrc,
-                mid: line.name.clone(),
-                kind: line.kind,
-                ids,
-                is_known: false,
-                numbers: SequenceMap::default(),
-                sealed: RolloverTracker::default(),
-                rtx_next: u64::from(first_rtx),
-                packets: 0,
-                octets: 0,
-                latest: None,
-                clock_rate_hz: 0,
-                unreported: false,
-            }),
+            Some(stream) => stream.set_extension_ids(ids),
+            None => self.streams.push(OutStream::new(line, ids, first_rtx)),
+        }
+        if self.streams.iter().any(OutStream::is_wide) {
+            self.flow.enable(now);
         }
     }
 
     // === what is to be sent ===
 
     /// Queues a copy; it leaves with the next drain, or when the pacer lets it.
-    pub fn push(&mut self, copy: &Copy) -> Result<(), DropReason> {
+    pub fn push(&mut self, copy: &Copy, now: Instant) -> Result<(), DropReason> {
         let stream = self.streams.get_mut(copy.slot).ok_or(DropReason::SubscriberNotReady)?;
         if self.sealer.is_none() {
             return Err(DropReason::SubscriberNotReady);
@@ -202,25 +172,16 @@ impl Egress {
         if queue.len() >= QUEUE_MAX {
             return Err(DropReason::SubscriberTooSlow);
         }
-        stream.numbers.note(Stretch {
-            first_out: copy.seq,
-            first_in: copy.packet.seq,
-            ring: copy.packet.ring,
-            timestamp_offset: copy.timestamp_offset,
-            payload_type: copy.payload_type,
-            rtx_payload_type: copy.rtx_payload_type,
-        });
-        if stream.latest.is_none_or(|(_, captured_at)| captured_at <= copy.captured_at) {
-            stream.latest = Some((copy.timestamp, copy.captured_at));
-            stream.clock_rate_hz = copy.clock_rate_hz;
-        }
+        self.flow.demanded(copy.bytes + FIXED_BYTES + UDP_IP_BYTES, now);
         queue.push_back(Queued {
             packet: copy.packet,
+            purpose: Purpose::Media,
             seq: copy.seq,
             timestamp: copy.timestamp,
             slot: copy.slot as u16,
             payload_type: copy.payload_type,
-            is_retransmission: false,
+            rtx_payload_type: copy.rtx_payload_type,
+            starts_frame: stream.note(copy.timestamp, copy.captured_at, copy.clock_rate_hz),
         });
         Ok(())
     }
@@ -235,42 +196,38 @@ impl Egress {
         now: Instant,
     ) {
         let Some(slot) = self.streams.iter().position(|stream| stream.ssrc == ssrc) else { return };
-        let stream = &mut self.streams[slot];
+        let round_trip = self.round_trip();
         for seq in missing {
             stats.retransmissions_wanted += 1;
-            let Some((out, packet, stretch)) = stream.numbers.find(seq, self.round_trip, now) else { continue };
-            let Some(stored) = store.get(packet) else { continue };
-            // Without RTX (RFC 4588) the packet would have to go under its old number, a nonce used twice.
-            let Some(payload_type) = stretch.rtx_payload_type else { continue };
-            let bytes = stored.payload.len() + UDP_IP_BYTES;
+            let found = self.streams[slot].numbers.find(seq, round_trip, now);
+            let Some(repair) = found.and_then(|found| again(slot, found, Purpose::Repair, store)) else { continue };
+            let bytes = store.get(repair.packet).map_or(0, |stored| stored.payload.len()) + UDP_IP_BYTES;
             if self.video.len() >= QUEUE_MAX || !self.budget.spend(bytes, now) {
                 break;
             }
-            self.video.push_back(Queued {
-                packet,
-                seq: out,
-                timestamp: stored.timestamp.wrapping_add(stretch.timestamp_offset),
-                slot: slot as u16,
-                payload_type,
-                is_retransmission: true,
-            });
+            self.video.push_back(repair);
         }
     }
 
-    /// Whether something waits.
-    pub fn has_work(&self) -> bool {
-        !self.audio.is_empty() || !self.video.is_empty() || !self.rtcp.is_empty()
+    /// Whether something could be sent now.
+    pub fn has_work(&self, now: Instant) -> bool {
+        !self.audio.is_empty() || !self.video.is_empty() || !self.rtcp.is_empty() || self.flow.may_release(now)
     }
 
     /// How far away the receiver is.
     pub fn round_trip(&self) -> Duration {
-        self.round_trip
+        self.flow.round_trip().unwrap_or(self.round_trip).min(MAX_ROUND_TRIP)
+    }
+
+    /// How fast it may be sent to.
+    pub fn flow(&mut self) -> &mut Flow {
+        &mut self.flow
     }
 
     /// Copies that wait.
     pub fn waiting(&self) -> usize {
-        let media = |queue: &VecDeque<Queued>| queue.iter().filter(|queued| !queued.is_retransmission).count();
-        media(&self.audio) + media(&self.video)
+        let queues = [&self.audio, &self.video, &self.held];
+        queues.into_iter().flatten().filter(|queued| queued.purpose == Purpose::Media).count()
     }
 
     /// The slot of an outgoing SSRC, media or RTX.
@@ -282,62 +239,148 @@ impl Egress {
     pub fn reported(&mut self, block: &ReportBlock, now: Instant) {
         let Some(slot) = self.slot_of(block.ssrc) else { return };
         self.streams[slot].is_known = true;
-        let now = clock::middle(self.clock.ntp(now));
-        if let Some(units) = rtcp::round_trip(block, now) {
-            self.round_trip = Duration::from_micros(u64::from(units) * 1_000_000 / 65_536).min(MAX_ROUND_TRIP);
+        if let Some(units) = rtcp::round_trip(block, clock::middle(self.clock.ntp(now))) {
+            // In 1/65536 s.
+            self.round_trip = Duration::from_micros(u64::from(units) * 1_000_000 / 65_536);
         }
     }
 
     // === sealing ===
 
-    /// Seals what waits into `out`, one run: packets of the first one's length, the last maybe shorter. Returns that
-    /// length; zero if nothing was to be sent.
+    /// Seals what may leave now into `out`, one run: packets of the first one's length, the last maybe shorter. Returns
+    /// that length; zero if nothing was to be sent. Call again until it is.
     pub fn fill(&mut self, out: &mut Vec<u8>, store: &PacketStore, stats: &mut Stats, now: Instant) -> usize {
-        let Some(sealer) = &mut self.sealer else { return 0 };
+        if self.sealer.is_none() {
+            return 0;
+        }
         let mut run = Run::default();
         let ntp = self.clock.ntp(now);
+        let mut held_blocked = false;
         loop {
-            // Audio first: it is small, and a late syllable is worse than a late picture.
-            let queue = if self.audio.is_empty() { &mut self.video } else { &mut self.audio };
-            let Some(queued) = queue.front().copied() else { break };
-            let Some(stream) = self.streams.get_mut(usize::from(queued.slot)) else { break };
+            if self.audio.is_empty() && self.video.is_empty() && self.held.is_empty() {
+                self.push_padding(store, now);
+            }
+            let Some((queue, queued)) = self.head(held_blocked) else { break };
             let Some(stored) = store.get(queued.packet) else {
-                queue.pop_front();
-                if !queued.is_retransmission {
-                    stats.drops.count(DropReason::Expired);
-                }
+                self.forget(queue, &queued, stats);
                 continue;
             };
+            let Some(stream) = self.streams.get(usize::from(queued.slot)) else { break };
             let mut block = [0; MAX_BLOCK_BYTES];
-            let block_bytes = stream.extensions(&mut block, stored, self.wide as u16, ntp);
-            let osn_bytes = if queued.is_retransmission { OSN_BYTES } else { 0 };
+            let wide = self.flow.next_number().filter(|_| stream.is_wide());
+            let block_bytes = stream.extensions(&mut block, stored, wide, ntp);
+            let osn_bytes = if queued.purpose == Purpose::Media { 0 } else { OSN_BYTES };
             let header_bytes = FIXED_BYTES + block_bytes;
-            let bytes = header_bytes + osn_bytes + stored.payload.len() + sealer.rtp_tag_bytes();
+            let tag_bytes = self.sealer.as_ref().map_or(0, Sealer::rtp_tag_bytes);
+            let bytes = header_bytes + osn_bytes + stored.payload.len() + tag_bytes;
             if !run.takes(bytes, out.len()) {
                 break;
             }
-            queue.pop_front();
+            if !self.may_leave(queue, &queued, bytes + UDP_IP_BYTES, stats, now) {
+                held_blocked |= queue == Queue::Held;
+                continue;
+            }
+            if wide.is_some() {
+                let kind = kind_of(queue, &queued);
+                self.flow.sent(kind, bytes + UDP_IP_BYTES, now);
+            }
             let start = out.len();
             out.resize(start + bytes, 0);
             let packet = &mut out[start..];
             packet[FIXED_BYTES..header_bytes].copy_from_slice(&block[..block_bytes]);
-            let sealed = stream.seal(sealer, packet, header_bytes, &queued, stored);
-            if sealed.is_err() {
+            let (Some(sealer), Some(stream)) = (&self.sealer, self.streams.get_mut(usize::from(queued.slot))) else {
+                break;
+            };
+            if stream.seal(sealer, packet, header_bytes, &queued, stored).is_err() {
                 out.truncate(start);
                 stats.drops.count(DropReason::Internal);
                 continue;
             }
-            self.wide += 1;
             run.took(bytes);
-            if queued.is_retransmission {
-                stats.rtx_out.count(stored.payload.len());
-            } else {
-                self.budget.earn(bytes);
-                stats.rtp_out.of_mut(stream.kind).count(stored.payload.len());
-            }
+            self.count(queue, &queued, stored.payload.len(), stats);
         }
         self.append_rtcp(&mut run, out, now);
         run.segment
+    }
+
+    /// What to look at next. Audio first: it is small, and a late syllable is worse than a late picture.
+    fn head(&self, held_blocked: bool) -> Option<(Queue, Queued)> {
+        let queues = [(Queue::Audio, &self.audio), (Queue::Held, &self.held), (Queue::Video, &self.video)];
+        queues
+            .into_iter()
+            .filter(|(queue, _)| *queue != Queue::Held || !held_blocked)
+            .find_map(|(queue, queued)| Some((queue, *queued.front()?)))
+    }
+
+    fn queue(&mut self, queue: Queue) -> &mut VecDeque<Queued> {
+        match queue {
+            Queue::Audio => &mut self.audio,
+            Queue::Held => &mut self.held,
+            Queue::Video => &mut self.video,
+        }
+    }
+
+    /// Takes the head of a queue out if the pacer lets it go; else it is held.
+    fn may_leave(&mut self, queue: Queue, queued: &Queued, wire: usize, stats: &mut Stats, now: Instant) -> bool {
+        if queue == Queue::Held {
+            let released = self.flow.release(wire, now);
+            if released {
+                self.held.pop_front();
+            }
+            return released;
+        }
+        self.queue(queue).pop_front();
+        let verdict = self.flow.admit(kind_of(queue, queued), wire, queued.starts_frame, now);
+        if verdict == Verdict::Send {
+            return true;
+        }
+        self.held.push_back(*queued);
+        let mut overflows = verdict == Verdict::Overflow;
+        while overflows && self.held.len() > 1 {
+            // A packet of about the same size: what counts is the sum.
+            overflows = self.flow.dropped(wire);
+            let oldest = self.held.pop_front();
+            if oldest.is_some_and(|oldest| oldest.purpose == Purpose::Media) {
+                stats.drops.count(DropReason::SubscriberTooSlow);
+            }
+        }
+        false
+    }
+
+    /// The packet is kept no longer.
+    fn forget(&mut self, queue: Queue, queued: &Queued, stats: &mut Stats) {
+        self.queue(queue).pop_front();
+        if self.held.is_empty() {
+            self.flow.none_held();
+        }
+        if queued.purpose == Purpose::Media {
+            stats.drops.count(DropReason::Expired);
+        }
+    }
+
+    fn count(&mut self, queue: Queue, queued: &Queued, payload_bytes: usize, stats: &mut Stats) {
+        match queued.purpose {
+            Purpose::Repair => stats.rtx_out.count(payload_bytes),
+            Purpose::Probe => stats.padding_out.count(payload_bytes),
+            Purpose::Media => {
+                let kind = if queue == Queue::Audio { MediaKind::Audio } else { MediaKind::Video };
+                stats.rtp_out.of_mut(kind).count(payload_bytes);
+                self.budget.earn(payload_bytes);
+                if kind == MediaKind::Video {
+                    self.last_video = Some(usize::from(queued.slot));
+                }
+            }
+        }
+    }
+
+    /// A probe wants more than there is to send: the latest packets go again, as RTX, which receivers know to ignore.
+    fn push_padding(&mut self, store: &PacketStore, now: Instant) {
+        if self.flow.padding_due(now).is_none() {
+            return;
+        }
+        let Some(slot) = self.last_video else { return };
+        let latest = self.streams.get(slot).and_then(|stream| stream.numbers.latest());
+        self.video.extend(latest.and_then(|latest| again(slot, latest, Purpose::Probe, store)));
     }
 
     /// Ends the run with the RTCP that is due: as its last, shorter datagram it costs no send of its own.
@@ -358,25 +401,17 @@ impl Egress {
         }
     }
 
-    /// Sender reports of the streams that have sent lately (RFC 3550 §6.4.1).
+    /// Sender reports of the streams that have sent lately.
     fn collect_reports(&mut self, now: Instant) {
         self.report_due = now + REPORT_INTERVAL;
         let ntp = self.clock.ntp(now);
         for stream in &mut self.streams {
-            let Some((timestamp, captured_at)) = stream.latest.filter(|_| stream.unreported) else { continue };
-            if self.rtcp.len() > RTCP_BYTES_MAX / 2 {
+            if self.rtcp.len() > RTCP_BYTES_MAX - 100 {
                 // The rest follows with the next datagram.
                 self.report_due = now;
                 break;
             }
-            stream.unreported = false;
-            // Not the send time: media captured together must map to one instant, however long it was underway.
-            let since = now.saturating_duration_since(captured_at).as_micros() as u64;
-            let ticks = since * u64::from(stream.clock_rate_hz) / 1_000_000;
-            let rtp_timestamp = timestamp.wrapping_add(ticks as u32);
-            let info = SenderInfo { ntp, rtp_timestamp, packets: stream.packets, octets: stream.octets };
-            rtcp::sender_report(&mut self.rtcp, stream.ssrc, &info, &[]);
-            rtcp::source_description(&mut self.rtcp, stream.ssrc, &self.cname);
+            stream.report(&mut self.rtcp, &self.cname, ntp, now);
         }
     }
 
@@ -387,13 +422,17 @@ impl Egress {
         &mut self.rtcp
     }
 
+    /// When to drain again, for the pacer, a probe, or feedback that stays away.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.flow.poll_timeout()
+    }
+
     /// Says goodbye for every stream that has sent, and drops what still waits.
     pub fn close(&mut self, stats: &mut Stats) {
         stats.drops.add(DropReason::SubscriberNotReady, self.waiting() as u64);
-        self.audio.clear();
-        self.video.clear();
-        let sent: Vec<u32> =
-            self.streams.iter().filter(|stream| stream.packets > 0).map(|stream| stream.ssrc).collect();
+        [&mut self.audio, &mut self.video, &mut self.held].into_iter().for_each(VecDeque::clear);
+        self.flow.none_held();
+        let sent: Vec<u32> = self.streams.iter().filter(|stream| stream.has_sent()).map(|stream| stream.ssrc).collect();
         for ssrcs in sent.chunks(BYE_SSRCS_MAX) {
             rtcp::receiver_report(&mut self.rtcp, ssrcs[0], &[]);
             rtcp::source_description(&mut self.rtcp, ssrcs[0], &self.cname);
@@ -402,56 +441,28 @@ impl Egress {
     }
 }
 
-impl OutStream {
-    /// The header extensions of one packet. Never the publisher's MID or RID.
-    fn extensions(&self, out: &mut [u8], stored: &Stored, wide: u16, ntp: u64) -> usize {
-        let own = Own {
-            mid: (!self.is_known).then_some(self.mid.as_bytes()),
-            transport_sequence_number: Some(wide),
-            abs_send_time: Some(clock::abs_send_time(ntp)),
-            ..Own::default()
-        };
-        extensions::write(out, &self.ids, &own, &stored.values, stored.descriptor.as_deref())
+fn kind_of(queue: Queue, queued: &Queued) -> Kind {
+    match (queued.purpose, queue) {
+        (Purpose::Repair, _) => Kind::Retransmission,
+        (Purpose::Probe, _) => Kind::Padding,
+        (Purpose::Media, Queue::Audio) => Kind::Audio,
+        (Purpose::Media, _) => Kind::Video,
     }
+}
 
-    /// Writes the fixed header, then seals. The extension block is in place.
-    fn seal(
-        &mut self,
-        sealer: &Sealer,
-        packet: &mut [u8],
-        header_bytes: usize,
-        queued: &Queued,
-        stored: &Stored,
-    ) -> Result<(), SrtpError> {
-        let (ssrc, index) = match queued.is_retransmission {
-            false => (self.ssrc, queued.seq),
-            true => (self.rtx_ssrc, self.rtx_next),
-        };
-        let Some((fixed, _)) = packet.split_first_chunk_mut::<FIXED_BYTES>() else { return Err(SrtpError::TooShort) };
-        Fixed {
-            payload_type: queued.payload_type,
-            marker: stored.marker,
-            sequence_number: index as u16,
-            timestamp: queued.timestamp,
-            ssrc,
-            padding: false,
-            extension: header_bytes > FIXED_BYTES,
-        }
-        .write(fixed);
-        if queued.is_retransmission {
-            self.rtx_next += 1;
-            let payload = header_bytes + OSN_BYTES;
-            packet[header_bytes..payload].copy_from_slice(&(queued.seq as u16).to_be_bytes());
-            packet[payload..payload + stored.payload.len()].copy_from_slice(&stored.payload);
-            return sealer.seal_rtp_in_place(ssrc, index, packet, header_bytes);
-        }
-        if self.sealed.is_replay(index) {
-            return Err(SrtpError::Replayed);
-        }
-        self.sealed.accept(index);
-        self.packets = self.packets.wrapping_add(1);
-        self.octets = self.octets.wrapping_add(stored.payload.len() as u32);
-        self.unreported = true;
-        sealer.seal_rtp(ssrc, index, packet, header_bytes, &stored.payload)
-    }
+/// A packet that was sent, to be sent again as RTX. Without RTX (RFC 4588) it would have to go under its old number, a
+/// nonce used twice.
+fn again(slot: usize, sent: Found, purpose: Purpose, store: &PacketStore) -> Option<Queued> {
+    let (seq, packet, stretch) = sent;
+    let stored = store.get(packet)?;
+    Some(Queued {
+        packet,
+        purpose,
+        seq,
+        timestamp: stored.timestamp.wrapping_add(stretch.timestamp_offset),
+        slot: slot as u16,
+        payload_type: stretch.rtx_payload_type?,
+        rtx_payload_type: None,
+        starts_frame: false,
+    })
 }

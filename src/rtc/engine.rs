@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::clock::NtpClock;
 use super::demux::{self, Demux, MAX_ADDRESSES_PER_PEER, Route};
-use super::egress::BURST_BYTES_MAX;
+use super::egress::RUN_BYTES_MAX;
 use super::formats::Formats;
 use super::ingress::Received;
 use super::path::Hop;
@@ -139,14 +139,14 @@ impl Engine {
 
     /// Takes a [`Transmit`]'s buffer back, to be filled again.
     pub fn recycle(&mut self, buffer: Vec<u8>) {
-        if self.spare.len() < SPARE_BUFFERS && buffer.capacity() >= BURST_BYTES_MAX {
+        if self.spare.len() < SPARE_BUFFERS && buffer.capacity() >= RUN_BYTES_MAX {
             self.spare.push(buffer);
         }
     }
 
     /// Seals the next of what waits for a peer.
     fn next_run(&mut self, key: PeerKey, now: Instant) -> Option<Transmit> {
-        let mut contents = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(BURST_BYTES_MAX));
+        let mut contents = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(RUN_BYTES_MAX));
         contents.clear();
         let filled = self.with_peer(key, |peer, shared| {
             let segment = peer.fill(&mut contents, shared, now);
@@ -380,7 +380,7 @@ impl Engine {
                         store.put(received.ring, received.facts.seq, received.stored.clone(), now)
                     });
                     let pushed =
-                        self.with_peer(forward.to, |peer, shared| peer.push(&forward, packet, received, shared));
+                        self.with_peer(forward.to, |peer, shared| peer.push(&forward, packet, received, shared, now));
                     match pushed {
                         Some(Ok(())) => self.touch(forward.to),
                         Some(Err(reason)) => self.shared.stats.drops.count(reason),
@@ -499,6 +499,7 @@ impl Engine {
             _ => {}
         }
         let ticked = self.with_peer(key, |peer, _| {
+            peer.egress.flow().handle_timeout(now);
             let due = now >= peer.due || peer.is_leaving();
             if due {
                 peer.tick(now);

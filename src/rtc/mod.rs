@@ -21,18 +21,23 @@ mod channel;
 mod clock;
 mod codec;
 mod commands;
+mod congestion;
 mod crypto;
 mod demux;
 mod egress;
 mod engine;
+mod flow;
 mod formats;
 mod fragment;
 mod ingress;
 mod negotiate;
 mod offer;
+mod out_stream;
 mod outbox;
+mod pacer;
 mod path;
 mod peer;
+mod register;
 mod retransmit;
 mod schedule;
 mod store;
@@ -70,6 +75,8 @@ pub enum Timer {
     Peer,
     /// A publisher waits for feedback.
     Feedback,
+    /// The pacer lets more go, or the estimator looks whether feedback is missing.
+    Pacer,
     /// A session has not connected in time.
     Connect,
     /// Nothing has been heard of a client for long.
@@ -97,6 +104,8 @@ pub struct Stats {
     pub rtp_out: PerKind<Volume>,
     /// Sent again on request, beside [`Self::rtp_out`].
     pub rtx_out: Volume,
+    /// Padding that probes a subscriber's network; RTX packets of what was sent already.
+    pub padding_out: Volume,
     /// Packets that NACKs of subscribers named.
     pub retransmissions_wanted: u64,
     /// Encodings that packets have come of and whose tracks are still published.

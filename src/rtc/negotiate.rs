@@ -57,7 +57,7 @@ pub fn build(crypto: &Crypto, candidates: &[Candidate], now: Instant) -> Rtc {
 
 impl Peer {
     /// Accepts an offer in the text str0m shall see. Returns the answer; [`Self::changes`] tells what is new.
-    pub fn accept(&mut self, offer: &Offer, text: &str, ids: &mut IdSource) -> Result<String, Refusal> {
+    pub fn accept(&mut self, offer: &Offer, text: &str, ids: &mut IdSource, now: Instant) -> Result<String, Refusal> {
         // str0m's messages may quote the SDP, so they stay here.
         let parsed = SdpOffer::from_sdp_string(text);
         let parsed = parsed.map_err(|_| Refusal::InvalidSdp("the SDP parser refused it".into()))?;
@@ -73,7 +73,7 @@ impl Peer {
         let answer = answer::finish(&answer.to_sdp_string(), text, is_slot, &self.slots, &self.cname);
         for (index, slot) in self.slots.iter().enumerate() {
             let first_rtx = (ids.bits() & FIRST_SEQ_MASK) as u16;
-            self.egress.set_stream(index, slot, answer::extension_ids(&answer, Some(&slot.name)), first_rtx);
+            self.egress.set_stream(index, slot, answer::extension_ids(&answer, Some(&slot.name)), first_rtx, now);
         }
         // BUNDLE: an id means the same on every m-line (RFC 9143 §15).
         self.ingress.set_extension_ids(answer::extension_ids(&answer, None));

@@ -26,6 +26,7 @@ use crate::media::meter::DropReason;
 use crate::media::signal::{Request, Signal};
 use crate::media::{EncodingIndex, Forward, Seat, SlotIndex, TrackKey};
 use crate::rtp::rtcp::{self, Packet};
+use crate::units::Bitrate;
 
 /// str0m may ask to be woken at once; a millisecond later is soon enough and never a busy loop.
 pub const MIN_SLEEP: Duration = Duration::from_millis(1);
@@ -246,6 +247,8 @@ impl Peer {
                 Packet::Nack { media, pairs, .. } => {
                     self.egress.retransmit(media, pairs.lost(), store, stats, now);
                 }
+                Packet::TransportFeedback(feedback) => self.egress.flow().feedback(&feedback, now),
+                Packet::Remb { bitrate_bps, .. } => self.egress.flow().remb(Bitrate::from_bps(bitrate_bps), now),
                 Packet::Pli { media, .. } => self.keyframe_wanted(media, stats),
                 Packet::Fir { entries, .. } => {
                     for (ssrc, _) in entries {
@@ -283,23 +286,25 @@ impl Peer {
         packet: PacketRef,
         received: &Received,
         shared: &Shared,
+        now: Instant,
     ) -> Result<(), DropReason> {
         if !matches!(self.phase, Phase::Connected | Phase::Lost { .. }) {
             return Err(DropReason::SubscriberNotReady);
         }
         let types = self.outgoing.of(received.format, self.rtc.codec_config(), &shared.formats);
         let types = types.ok_or(DropReason::CodecMismatch)?;
-        self.egress.push(&Copy {
+        let copy = Copy {
             packet,
             slot: usize::from(forward.slot.0),
             seq: forward.seq,
             timestamp: forward.timestamp,
-            timestamp_offset: forward.timestamp.wrapping_sub(received.facts.timestamp),
             captured_at: forward.captured_at,
             clock_rate_hz: received.facts.codec.clock_rate_hz(),
+            bytes: received.facts.bytes,
             payload_type: types.media,
             rtx_payload_type: types.rtx,
-        })
+        };
+        self.egress.push(&copy, now)
     }
 
     /// Seals what waits into the buffer: datagrams of the returned length, the last maybe shorter. Zero if none.
@@ -313,7 +318,7 @@ impl Peer {
 
     /// Whether [`Self::fill`] would send something.
     pub fn has_work(&self, now: Instant) -> bool {
-        self.egress.has_work() || self.ingress.has_feedback(now)
+        self.egress.has_work(now) || self.ingress.has_feedback(now)
     }
 
     /// Where media goes now, of UDP and TCP the one in use.
@@ -391,7 +396,8 @@ impl Peer {
             Phase::Leaving { until } | Phase::Closing { until } => (until, Timer::Peer),
         };
         let feedback = self.ingress.poll_timeout().map(|at| (at, Timer::Feedback));
-        own.min((self.due, Timer::Peer)).min(feedback.unwrap_or(own))
+        let pacer = self.egress.poll_timeout().map(|at| (at, Timer::Pacer));
+        own.min((self.due, Timer::Peer)).min(feedback.unwrap_or(own)).min(pacer.unwrap_or(own))
     }
 
     /// Whether nothing has come for long; if not, looks again later.

@@ -35,6 +35,10 @@ pub struct Stretch {
 }
 
 impl Stretch {
+    fn packet(&self, out: u64) -> PacketRef {
+        PacketRef { ring: self.ring, seq: self.first_in + (out - self.first_out) }
+    }
+
     fn continues(&self, next: &Self) -> bool {
         let distance_in = next.first_in.wrapping_sub(self.first_in);
         next.first_out >= self.first_out
@@ -43,6 +47,9 @@ impl Stretch {
                 == (next.ring, next.timestamp_offset, next.payload_type)
     }
 }
+
+/// A packet that was sent: its extended outgoing number, where it is kept, and how it was numbered.
+pub type Found = (u64, PacketRef, Stretch);
 
 /// What an outgoing stream's numbers were.
 #[derive(Debug, Default)]
@@ -69,7 +76,7 @@ impl SequenceMap {
     }
 
     /// The packet a receiver misses under this number, unless it was sent again within the last round trip.
-    pub fn find(&mut self, seq: u16, round_trip: Duration, now: Instant) -> Option<(u64, PacketRef, Stretch)> {
+    pub fn find(&mut self, seq: u16, round_trip: Duration, now: Instant) -> Option<Found> {
         let out = self.extend(seq).filter(|out| self.was_sent(*out))?;
         let stretch = *self.stretches.iter().rev().find(|stretch| stretch.first_out <= out)?;
         if self.resends.iter().any(|(sent, at)| *sent == out && now.saturating_duration_since(*at) < round_trip) {
@@ -79,8 +86,13 @@ impl SequenceMap {
             self.resends.pop_front();
         }
         self.resends.push_back((out, now));
-        let reference = PacketRef { ring: stretch.ring, seq: stretch.first_in + (out - stretch.first_out) };
-        Some((out, reference, stretch))
+        Some((out, stretch.packet(out), stretch))
+    }
+
+    /// The packet sent last.
+    pub fn latest(&self) -> Option<Found> {
+        let stretch = *self.stretches.back()?;
+        (self.highest_out >= stretch.first_out).then(|| (self.highest_out, stretch.packet(self.highest_out), stretch))
     }
 
     fn mark_sent(&mut self, out: u64) {

@@ -1,0 +1,324 @@
+//! When to probe, how fast, and which bytes of a probe are due.
+//!
+//! GoogCC's own probe controller is not used: it reads the clock (through its ALR detector), wants a timer every 25 ms,
+//! and knows demand only as a cap. Ours probes while the demand exceeds the estimate and at no other time, decides on
+//! feedback alone, and needs a timer only for the 20 ms a probe takes.
+
+use crate::units::Bitrate;
+
+/// A probe lasts so long; libwebrtc's 15 ms are hard to measure behind a Wi-Fi link that gathers packets for 10 ms.
+const DURATION_US: u64 = 20_000;
+/// A probe leaves in bursts of so much, the last of them a single packet: GoogCC leaves a probe's last packet out of
+/// the rate it was sent at.
+const BURST_US: u64 = 5_000;
+/// A probe has at least so many packets before the last.
+const MIN_PACKETS: u32 = 5;
+/// A padding packet's size at most, including UDP and IP, so that any path takes it.
+const MAX_PACKET_BYTES: u64 = 1_200;
+/// The same at least: less is mostly headers.
+const MIN_PACKET_BYTES: u64 = 100;
+/// A probe that nobody sends is given up after this, counted from its planning.
+const SEND_TIMEOUT_US: u64 = 200_000;
+/// A probe's result is due within this, counted from its last packet; libwebrtc's figure.
+const RESULT_TIMEOUT_US: u64 = 1_000_000;
+/// Probing goes on at once if the estimate reached this share of the probe's rate; libwebrtc's figure.
+const SUCCESS: f64 = 0.7;
+/// The estimate suffices if it is this much above the demand: keyframes and retransmissions need room.
+const ENOUGH: f64 = 1.2;
+/// A probe is at most this much above the demand; what nobody would send is not worth knowing.
+const MAX_OVER_DEMAND: f64 = 1.5;
+/// A probe's rate over the estimate: first, and after one that found no more. The latter costs a network that is full
+/// 20 ms of delay; twice the estimate made the detector of overuse cut the estimate after each probe.
+const EAGER: f64 = 3.0;
+const CAUTIOUS: f64 = 1.5;
+
+/// Wait after a probe that found no more: first, and at most. A path that got better is noticed within the latter.
+const RETRY_US: u64 = 2_000_000;
+const MAX_RETRY_US: u64 = 4_000_000;
+
+/// A probe under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    pub cluster: u16,
+    pub rate: Bitrate,
+}
+
+/// A padding packet that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Padding {
+    /// Its size including UDP and IP; fewer are fine, more are not needed.
+    pub wire_bytes: u16,
+    pub cluster: u16,
+}
+
+/// What GoogCC wants to know of a packet's probe.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cluster {
+    pub id: u16,
+    pub rate_bps: u64,
+    pub bytes: u32,
+    pub packets: u32,
+}
+
+/// The state of the network that decides about probing.
+#[derive(Debug, Clone, Copy)]
+pub struct Conditions {
+    pub estimate: Bitrate,
+    pub demand: Bitrate,
+    pub max: Bitrate,
+    /// The estimate falls or much is lost: more load would do harm.
+    pub strained: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Idle,
+    /// `since_us` is when it was planned until its first packet leaves.
+    Sending {
+        since_us: u64,
+        bytes: u32,
+        packets: u32,
+    },
+    Waiting {
+        until_us: u64,
+    },
+}
+
+/// One subscriber's probing.
+#[derive(Debug)]
+pub struct Prober {
+    state: State,
+    /// The last probes, newest first: feedback about their packets is still coming in.
+    clusters: [Cluster; 4],
+    not_before_us: u64,
+    /// Wait after the next failure; zero if the last probe found more.
+    retry_us: u64,
+    demand: Bitrate,
+}
+
+impl Prober {
+    /// No probe.
+    pub fn new() -> Self {
+        Self {
+            state: State::Idle,
+            clusters: [Cluster::default(); 4],
+            not_before_us: 0,
+            retry_us: 0,
+            demand: Bitrate::ZERO,
+        }
+    }
+
+    /// The probe a packet sent now is part of.
+    pub fn current(&self) -> Option<Probe> {
+        let cluster = self.clusters[0];
+        matches!(self.state, State::Sending { .. })
+            .then(|| Probe { cluster: cluster.id, rate: Bitrate::from_bps(cluster.rate_bps) })
+    }
+
+    /// A probe by its id.
+    pub fn cluster(&self, id: u16) -> Option<&Cluster> {
+        self.clusters.iter().find(|cluster| id != 0 && cluster.id == id)
+    }
+
+    /// New feedback has been weighed: judges the last probe and plans the next.
+    pub fn review(&mut self, conditions: Conditions, now_us: u64) {
+        let Conditions { estimate, demand, strained, .. } = conditions;
+        self.expire(now_us);
+        if demand.as_bps() > self.demand.as_bps() * 5 / 4 {
+            // What failed at a lower demand was not tried at this one.
+            (self.retry_us, self.not_before_us) = (0, 0);
+        }
+        self.demand = demand;
+        if let State::Waiting { until_us } = self.state {
+            if estimate >= Bitrate::from_bps(self.clusters[0].rate_bps) * SUCCESS {
+                (self.retry_us, self.not_before_us) = (0, 0);
+                self.state = State::Idle;
+            } else if now_us >= until_us {
+                self.retry_us = (self.retry_us * 2).clamp(RETRY_US, MAX_RETRY_US);
+                self.not_before_us = now_us + self.retry_us;
+                self.state = State::Idle;
+            }
+        }
+        let wanted = estimate < demand * ENOUGH && estimate < conditions.max;
+        if matches!(self.state, State::Idle) && wanted && !strained && now_us >= self.not_before_us {
+            let factor = if self.retry_us == 0 { EAGER } else { CAUTIOUS };
+            self.plan((estimate * factor).min(demand * MAX_OVER_DEMAND).min(conditions.max), now_us);
+        }
+    }
+
+    /// A packet of this size was sent as part of the probe.
+    pub fn sent(&mut self, wire_bytes: u16, now_us: u64) {
+        let State::Sending { since_us, bytes, packets } = &mut self.state else { return };
+        if *packets == 0 {
+            *since_us = now_us;
+        }
+        *bytes += u32::from(wire_bytes);
+        *packets += 1;
+        let cluster = &self.clusters[0];
+        if now_us >= *since_us + DURATION_US && *packets > cluster.packets && *bytes > cluster.bytes {
+            self.state = State::Waiting { until_us: now_us + RESULT_TIMEOUT_US };
+        }
+    }
+
+    /// The padding to send now, if media has not done its part of the probe.
+    pub fn padding_due(&self, now_us: u64) -> Option<Padding> {
+        let due_us = self.next_padding_us()?;
+        if now_us < due_us {
+            return None;
+        }
+        let size = u64::from(self.clusters[0].bytes) / u64::from(MIN_PACKETS);
+        let wire_bytes = size.clamp(MIN_PACKET_BYTES, MAX_PACKET_BYTES) as u16;
+        Some(Padding { wire_bytes, cluster: self.clusters[0].id })
+    }
+
+    /// When to send the next padding.
+    pub fn next_padding_us(&self) -> Option<u64> {
+        let State::Sending { since_us, bytes, packets } = self.state else { return None };
+        let cluster = self.clusters[0];
+        if packets == 0 {
+            return Some(since_us);
+        }
+        // The burst in which the next byte belongs; the last packet comes when all others have been sent.
+        let full = bytes >= cluster.bytes && packets >= cluster.packets;
+        let offset_us = u64::from(bytes).saturating_mul(8_000_000).checked_div(cluster.rate_bps).unwrap_or(0);
+        let burst_us = (offset_us / BURST_US * BURST_US).min(DURATION_US - BURST_US);
+        Some(since_us + if full { DURATION_US } else { burst_us })
+    }
+
+    /// Gives up a probe that is not being sent.
+    pub fn expire(&mut self, now_us: u64) {
+        if let State::Sending { since_us, .. } = self.state
+            && now_us >= since_us + SEND_TIMEOUT_US
+        {
+            self.state = State::Idle;
+            self.not_before_us = now_us + RETRY_US;
+        }
+    }
+
+    fn plan(&mut self, rate: Bitrate, now_us: u64) {
+        let id = self.clusters[0].id.wrapping_add(1).max(1);
+        let bytes = (u128::from(rate.as_bps()) * u128::from(DURATION_US) / 8_000_000).clamp(1, 10_000_000) as u32;
+        self.clusters.rotate_right(1);
+        self.clusters[0] = Cluster { id, rate_bps: rate.as_bps().max(1), bytes, packets: MIN_PACKETS };
+        self.state = State::Sending { since_us: now_us, bytes: 0, packets: 0 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conditions(estimate_kbps: u64, demand_kbps: u64) -> Conditions {
+        Conditions {
+            estimate: Bitrate::from_bps(estimate_kbps * 1000),
+            demand: Bitrate::from_bps(demand_kbps * 1000),
+            max: Bitrate::from_bps(20_000_000),
+            strained: false,
+        }
+    }
+
+    fn planned_kbps(estimate_kbps: u64, demand_kbps: u64) -> Option<u64> {
+        let mut prober = Prober::new();
+        prober.review(conditions(estimate_kbps, demand_kbps), 0);
+        prober.current().map(|probe| probe.rate.as_bps() / 1000)
+    }
+
+    /// Sends the whole probe; when each packet left, and its size.
+    fn send(prober: &mut Prober, from_us: u64) -> Vec<(u64, u16)> {
+        let mut now_us = from_us;
+        let mut packets = Vec::new();
+        while let Some(due_us) = prober.next_padding_us() {
+            now_us = now_us.max(due_us);
+            let padding = prober.padding_due(now_us).unwrap();
+            assert!(prober.cluster(padding.cluster).is_some());
+            packets.push((now_us - from_us, padding.wire_bytes));
+            prober.sent(padding.wire_bytes, now_us);
+        }
+        packets
+    }
+
+    #[test]
+    fn it_probes_up_to_the_demand_and_only_for_it() {
+        // Estimate, demand, probe in kbit/s.
+        for (estimate, demand, probe) in [
+            (300, 3000, Some(900)),
+            (1000, 2000, Some(3000)),
+            (1500, 2000, Some(3000)),
+            (2400, 2000, None),
+            (300, 64, None),
+            (300, 0, None),
+            (10_000, 90_000, Some(20_000)),
+            (20_000, 90_000, None),
+        ] {
+            assert_eq!(planned_kbps(estimate, demand), probe, "{estimate} of {demand}");
+        }
+        let mut prober = Prober::new();
+        prober.review(Conditions { strained: true, ..conditions(300, 3000) }, 0);
+        assert_eq!(prober.current(), None);
+    }
+
+    #[test]
+    fn a_probe_has_its_rate_and_ends_with_a_single_packet() {
+        // 600 kbit/s are 1500 bytes in 20 ms: five small packets and one. 12 Mbit/s are 30 kB: full-sized ones.
+        for (estimate_kbps, packet_bytes, at_least) in [(200, 300, 5), (4000, 1200, 25)] {
+            let mut prober = Prober::new();
+            prober.review(conditions(estimate_kbps, 90_000), 0);
+            let packets = send(&mut prober, 7_000);
+            let (last, before) = packets.split_last().unwrap();
+            assert_eq!(*last, (DURATION_US, packet_bytes));
+            assert!(before.len() >= at_least && before.iter().all(|(at_us, _)| *at_us <= 15_000));
+            let bytes: u64 = before.iter().map(|(_, bytes)| u64::from(*bytes)).sum();
+            let kbps = bytes * 8 / 20;
+            assert!(kbps >= estimate_kbps * 3 && kbps <= estimate_kbps * 3 * 11 / 10, "{kbps}");
+            assert_eq!(prober.current(), None);
+        }
+    }
+
+    #[test]
+    fn media_takes_the_place_of_padding() {
+        let mut prober = Prober::new();
+        prober.review(conditions(300, 3000), 0);
+        for _ in 0..5 {
+            prober.sent(1200, 100);
+        }
+        assert_eq!(prober.next_padding_us(), Some(100 + DURATION_US), "the one that ends it");
+        assert_eq!(prober.padding_due(DURATION_US), None);
+        prober.sent(1200, 150 + DURATION_US);
+        assert_eq!((prober.current(), prober.next_padding_us()), (None, None));
+    }
+
+    #[test]
+    fn success_goes_on_at_once_and_failure_waits_ever_longer() {
+        let mut prober = Prober::new();
+        prober.review(conditions(300, 9000), 0);
+        send(&mut prober, 0);
+        prober.review(conditions(500, 9000), 100_000);
+        assert_eq!(prober.current(), None, "the result may still come");
+        prober.review(conditions(800, 9000), 150_000);
+        assert_eq!(prober.current().unwrap().rate, Bitrate::from_bps(2_400_000));
+        send(&mut prober, 150_000);
+        let mut starts = Vec::new();
+        for ms in 200..20_000 {
+            prober.review(conditions(800, 9000), ms * 1000);
+            if let Some(probe) = prober.current() {
+                assert_eq!(probe.rate, Bitrate::from_bps(1_200_000));
+                starts.push(ms);
+                send(&mut prober, ms * 1000);
+            }
+        }
+        let gaps: Vec<u64> = starts.windows(2).map(|pair| (pair[1] - pair[0]) / 100).collect();
+        assert_eq!(gaps, [50, 50, 50], "100 ms");
+        prober.review(conditions(800, 12_000), 20_000_000);
+        assert_eq!(prober.current().map(|probe| probe.rate), Some(Bitrate::from_bps(2_400_000)), "more is wanted now");
+    }
+
+    #[test]
+    fn a_probe_nobody_sends_is_given_up() {
+        let mut prober = Prober::new();
+        prober.review(conditions(300, 3000), 0);
+        prober.expire(SEND_TIMEOUT_US);
+        assert_eq!((prober.current(), prober.next_padding_us()), (None, None));
+        prober.review(conditions(300, 3000), SEND_TIMEOUT_US + 1);
+        assert_eq!(prober.current(), None);
+    }
+}

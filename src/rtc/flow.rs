@@ -1,0 +1,164 @@
+//! How fast one subscriber may be sent to: its congestion control, its pacer, and the demand they serve.
+
+use std::time::{Duration, Instant};
+
+use super::congestion::{Congestion, CongestionConfig};
+use super::pacer::{Pacer, Verdict};
+use super::register::Kind;
+use crate::rtp::feedback::Feedback;
+use crate::units::Bitrate;
+
+/// The first estimate. libwebrtc begins with 300 kbit/s because its encoder can adapt; what we forward cannot, and a
+/// camera's first second below its rate would be dropped by the pacer. The first probe corrects it 0.1 s later.
+const START: Bitrate = Bitrate::from_bps(1_000_000);
+/// The pace before the first feedback, and for receivers that send none: no pacing.
+const UNPACED: Bitrate = Bitrate::from_bps(1_000_000_000);
+/// How often the demand is measured.
+const DEMAND_INTERVAL: Duration = Duration::from_millis(500);
+/// Feedback about more packets than this is nonsense: it is twice what a second of 50 Mbit/s has.
+const FEEDBACK_PACKETS_MAX: u16 = 10_000;
+
+/// One subscriber's rate control.
+pub struct Flow {
+    /// None for a receiver that has not agreed on transport-wide feedback.
+    congestion: Option<Box<Congestion>>,
+    pacer: Pacer,
+    /// Feedback has come.
+    is_known: bool,
+    /// Bytes we were asked to send since the instant.
+    demanded_bytes: u64,
+    demand_since: Instant,
+}
+
+impl Flow {
+    /// Without congestion control.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            congestion: None,
+            pacer: Pacer::new(UNPACED, now),
+            is_known: false,
+            demanded_bytes: 0,
+            demand_since: now,
+        }
+    }
+
+    /// The receiver will report transport-wide.
+    pub fn enable(&mut self, now: Instant) {
+        let config = CongestionConfig { start: START, ..CongestionConfig::default() };
+        self.congestion.get_or_insert_with(|| Box::new(Congestion::new(config, now)));
+    }
+
+    // === sending ===
+
+    /// The transport-wide number of the next packet.
+    pub fn next_number(&self) -> Option<u16> {
+        self.congestion.as_ref().map(|congestion| congestion.next_number())
+    }
+
+    /// A packet with that number leaves.
+    pub fn sent(&mut self, kind: Kind, wire_bytes: usize, now: Instant) {
+        if let Some(congestion) = &mut self.congestion {
+            congestion.sent(kind, wire_bytes as u16, now);
+        }
+    }
+
+    /// We are asked to send so much.
+    pub fn demanded(&mut self, wire_bytes: usize, now: Instant) {
+        self.demanded_bytes += wire_bytes as u64;
+        let span = now.saturating_duration_since(self.demand_since);
+        if span >= DEMAND_INTERVAL {
+            if let Some(congestion) = &mut self.congestion {
+                congestion.set_demand(Bitrate::of(self.demanded_bytes, span));
+            }
+            self.demanded_bytes = 0;
+            self.demand_since = now;
+        }
+    }
+
+    /// Whether a new packet may leave now; see [`Pacer::admit`].
+    pub fn admit(&mut self, kind: Kind, wire_bytes: usize, starts_frame: bool, now: Instant) -> Verdict {
+        self.pacer.admit(kind, wire_bytes as u16, starts_frame, now)
+    }
+
+    /// Whether the oldest waiting packet may leave now, as media or in place of a probe's padding.
+    pub fn release(&mut self, wire_bytes: usize, now: Instant) -> bool {
+        if self.padding_due(now).is_some() {
+            self.pacer.release_for_probe(wire_bytes as u16);
+            return true;
+        }
+        self.pacer.release(wire_bytes as u16, now)
+    }
+
+    /// A waiting packet was dropped. Whether more must go.
+    pub fn dropped(&mut self, wire_bytes: usize) -> bool {
+        self.pacer.dropped(wire_bytes as u16);
+        self.pacer.overflows()
+    }
+
+    /// Nothing waits any more, whatever was counted.
+    pub fn none_held(&mut self) {
+        self.pacer.clear();
+    }
+
+    /// How many bytes of padding a probe wants now.
+    pub fn padding_due(&self, now: Instant) -> Option<usize> {
+        Some(usize::from(self.congestion.as_ref()?.padding_due(now)?.wire_bytes))
+    }
+
+    // === feedback ===
+
+    /// Transport-wide feedback came.
+    pub fn feedback(&mut self, feedback: &Feedback<'_>, now: Instant) {
+        let Some(congestion) = self.congestion.as_mut().filter(|_| feedback.packet_count <= FEEDBACK_PACKETS_MAX)
+        else {
+            return;
+        };
+        // 24 bits; the sign has no meaning on a clock that wraps.
+        let reference_time = feedback.reference_time_64ms as u32 & 0x00ff_ffff;
+        congestion.feedback(reference_time, feedback.packets(), now);
+        self.is_known = true;
+        self.pacer.set_rate(congestion.pacing_rate(), now);
+    }
+
+    /// The receiver's own limit.
+    pub fn remb(&mut self, limit: Bitrate, now: Instant) {
+        let Some(congestion) = &mut self.congestion else { return };
+        congestion.remb(limit);
+        if self.is_known {
+            self.pacer.set_rate(congestion.pacing_rate(), now);
+        }
+    }
+
+    /// The smoothed round trip, if feedback has told.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.congestion.as_ref()?.rtt()
+    }
+
+    /// What the network takes, if feedback has told.
+    pub fn estimate(&self) -> Option<Bitrate> {
+        self.congestion.as_ref().filter(|_| self.is_known).map(|congestion| congestion.estimate())
+    }
+
+    // === time ===
+
+    /// When to call [`Self::handle_timeout`] and drain.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let congestion = self.congestion.as_ref().and_then(|congestion| congestion.poll_timeout());
+        congestion.into_iter().chain(self.pacer.next_release()).min()
+    }
+
+    /// Does what is due; may be called at any time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some(congestion) = &mut self.congestion {
+            congestion.handle_timeout(now);
+            if self.is_known {
+                self.pacer.set_rate(congestion.pacing_rate(), now);
+            }
+        }
+    }
+
+    /// Whether what waits could leave now.
+    pub fn may_release(&self, now: Instant) -> bool {
+        self.pacer.next_release().is_some_and(|at| now >= at) || self.padding_due(now).is_some()
+    }
+}

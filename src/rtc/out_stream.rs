@@ -1,0 +1,184 @@
+//! One slot's outgoing stream: its SSRCs, numbers and reports, and how one of its packets is written.
+
+use std::time::Instant;
+
+use super::clock;
+use super::peer::SlotLine;
+use super::retransmit::{SequenceMap, Stretch};
+use super::store::{PacketRef, Stored};
+use crate::command::MediaKind;
+use crate::rtp::extensions::{self, Extension, ExtensionIds, Own};
+use crate::rtp::header::{FIXED_BYTES, Fixed};
+use crate::rtp::rtcp::{self, SenderInfo};
+use crate::rtp::srtp::{RolloverTracker, Sealer, SrtpError};
+
+/// The original sequence number before an RTX payload (RFC 4588 §4), in bytes.
+pub const OSN_BYTES: usize = 2;
+
+/// A copy that waits to be sealed.
+#[derive(Clone, Copy)]
+pub struct Queued {
+    pub packet: PacketRef,
+    pub purpose: Purpose,
+    /// Extended number of the media stream.
+    pub seq: u64,
+    pub timestamp: u32,
+    pub slot: u16,
+    pub payload_type: u8,
+    pub rtx_payload_type: Option<u8>,
+    /// The first packet of its frame.
+    pub starts_frame: bool,
+}
+
+/// Why a packet is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Media,
+    /// A NACK asked for it.
+    Repair,
+    /// It is sent again to find out what the network takes.
+    Probe,
+}
+
+/// The SSRCs and numbers of one slot.
+pub struct OutStream {
+    pub ssrc: u32,
+    pub rtx_ssrc: u32,
+    mid: String,
+    pub kind: MediaKind,
+    ids: ExtensionIds,
+    /// The receiver has reported it, so it knows which m-line the SSRC belongs to.
+    pub is_known: bool,
+    pub numbers: SequenceMap,
+    sealed: RolloverTracker,
+    rtx_next: u64,
+    packets: u32,
+    octets: u32,
+    /// Timestamp of the latest packet, and when that was captured.
+    latest: Option<(u32, Instant)>,
+    last_timestamp: Option<u32>,
+    /// Ticks of the timestamp in a second.
+    clock_rate_hz: u32,
+    /// Something was sent since the last report.
+    unreported: bool,
+}
+
+impl OutStream {
+    /// A stream that has sent nothing.
+    pub fn new(line: &SlotLine, ids: ExtensionIds, first_rtx: u16) -> Self {
+        Self {
+            ssrc: line.ssrc,
+            rtx_ssrc: line.rtx_ssrc,
+            mid: line.name.clone(),
+            kind: line.kind,
+            ids,
+            is_known: false,
+            numbers: SequenceMap::default(),
+            sealed: RolloverTracker::default(),
+            rtx_next: u64::from(first_rtx),
+            packets: 0,
+            octets: 0,
+            latest: None,
+            last_timestamp: None,
+            clock_rate_hz: 0,
+            unreported: false,
+        }
+    }
+
+    /// Its header extensions have been negotiated anew.
+    pub fn set_extension_ids(&mut self, ids: ExtensionIds) {
+        self.ids = ids;
+    }
+
+    /// Whether its packets are numbered transport-wide.
+    pub fn is_wide(&self) -> bool {
+        self.ids.id(Extension::TransportSequenceNumber).is_some()
+    }
+
+    /// Whether it has sent anything.
+    pub fn has_sent(&self) -> bool {
+        self.packets > 0
+    }
+
+    /// A copy is about to be queued. Whether it starts a frame.
+    pub fn note(&mut self, timestamp: u32, captured_at: Instant, clock_rate_hz: u32) -> bool {
+        if self.latest.is_none_or(|(_, latest)| latest <= captured_at) {
+            self.latest = Some((timestamp, captured_at));
+            self.clock_rate_hz = clock_rate_hz;
+        }
+        self.last_timestamp.replace(timestamp) != Some(timestamp)
+    }
+
+    /// The header extensions of one packet. Never the publisher's MID or RID.
+    pub fn extensions(&self, out: &mut [u8], stored: &Stored, wide: Option<u16>, ntp: u64) -> usize {
+        let own = Own {
+            mid: (!self.is_known).then_some(self.mid.as_bytes()),
+            transport_sequence_number: wide,
+            abs_send_time: Some(clock::abs_send_time(ntp)),
+            ..Own::default()
+        };
+        extensions::write(out, &self.ids, &own, &stored.values, stored.descriptor.as_deref())
+    }
+
+    /// Writes the fixed header, then seals. The extension block is in place.
+    pub fn seal(
+        &mut self,
+        sealer: &Sealer,
+        packet: &mut [u8],
+        header_bytes: usize,
+        queued: &Queued,
+        stored: &Stored,
+    ) -> Result<(), SrtpError> {
+        let is_media = queued.purpose == Purpose::Media;
+        let (ssrc, index) = if is_media { (self.ssrc, queued.seq) } else { (self.rtx_ssrc, self.rtx_next) };
+        let Some((fixed, _)) = packet.split_first_chunk_mut::<FIXED_BYTES>() else { return Err(SrtpError::TooShort) };
+        Fixed {
+            payload_type: queued.payload_type,
+            marker: stored.marker,
+            // Truncated on purpose: the wire has the low 16 bits.
+            sequence_number: index as u16,
+            timestamp: queued.timestamp,
+            ssrc,
+            padding: false,
+            extension: header_bytes > FIXED_BYTES,
+        }
+        .write(fixed);
+        if !is_media {
+            self.rtx_next += 1;
+            let payload = header_bytes + OSN_BYTES;
+            packet[header_bytes..payload].copy_from_slice(&(queued.seq as u16).to_be_bytes());
+            packet[payload..payload + stored.payload.len()].copy_from_slice(&stored.payload);
+            return sealer.seal_rtp_in_place(ssrc, index, packet, header_bytes);
+        }
+        if self.sealed.is_replay(index) {
+            return Err(SrtpError::Replayed);
+        }
+        self.sealed.accept(index);
+        self.numbers.note(Stretch {
+            first_out: queued.seq,
+            first_in: queued.packet.seq,
+            ring: queued.packet.ring,
+            timestamp_offset: queued.timestamp.wrapping_sub(stored.timestamp),
+            payload_type: queued.payload_type,
+            rtx_payload_type: queued.rtx_payload_type,
+        });
+        self.packets = self.packets.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(stored.payload.len() as u32);
+        self.unreported = true;
+        sealer.seal_rtp(ssrc, index, packet, header_bytes, &stored.payload)
+    }
+
+    /// A sender report and the stream's name, if something was sent since the last (RFC 3550 §6.4.1).
+    pub fn report(&mut self, rtcp: &mut Vec<u8>, cname: &str, ntp: u64, now: Instant) {
+        let Some((timestamp, captured_at)) = self.latest.filter(|_| self.unreported) else { return };
+        self.unreported = false;
+        // Not the send time: media captured together must map to one instant, however long it was underway.
+        let since_micros = now.saturating_duration_since(captured_at).as_micros() as u64;
+        let ticks = since_micros * u64::from(self.clock_rate_hz) / 1_000_000;
+        // Truncation is the wrap-around of RTP timestamps.
+        let rtp_timestamp = timestamp.wrapping_add(ticks as u32);
+        let info = SenderInfo { ntp, rtp_timestamp, packets: self.packets, octets: self.octets };
+        rtcp::sender_report(rtcp, self.ssrc, &info, &[]);
+        rtcp::source_description(rtcp, self.ssrc, cname);
+    }
+}
