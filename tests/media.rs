@@ -112,6 +112,7 @@ impl World {
                 }
                 Output::RequestKeyframe { track, encoding, .. } => self.keyframe_asked(track, encoding),
                 Output::Finished(_) => self.finished = true,
+                Output::Discard { .. } => {}
                 Output::Tell { peer, .. } | Output::Close { peer, .. } => {
                     assert!(self.members.values().any(|member| member.peer == peer), "only members are told");
                 }

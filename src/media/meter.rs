@@ -34,6 +34,8 @@ pub enum DropReason {
     SubscriberTooSlow,
     /// It waited to be sent for longer than packets are kept.
     Expired,
+    /// Before it was sent, its track was muted or left the slot.
+    SlotChanged,
     /// A queue towards the kernel or a TCP peer was full.
     QueueFull,
     /// The session panicked and was ended.
@@ -42,7 +44,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Malformed,
         Self::UnknownSource,
         Self::UnknownUfrag,
@@ -57,6 +59,7 @@ impl DropReason {
         Self::SubscriberNotReady,
         Self::SubscriberTooSlow,
         Self::Expired,
+        Self::SlotChanged,
         Self::QueueFull,
         Self::Internal,
     ];
@@ -74,6 +77,7 @@ impl DropReason {
                 | Self::SubscriberNotReady
                 | Self::SubscriberTooSlow
                 | Self::Expired
+                | Self::SlotChanged
         )
     }
 
@@ -94,6 +98,7 @@ impl DropReason {
             Self::SubscriberNotReady => "subscriber_not_ready",
             Self::SubscriberTooSlow => "subscriber_too_slow",
             Self::Expired => "expired",
+            Self::SlotChanged => "slot_changed",
             Self::QueueFull => "queue_full",
             Self::Internal => "internal",
         }

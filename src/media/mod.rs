@@ -129,6 +129,11 @@ pub struct NewSlot {
 pub enum Output {
     /// Send a copy of the packet just handled.
     Forward(Forward),
+    /// Send nothing more of what was forwarded to this slot and still waits.
+    Discard {
+        peer: PeerKey,
+        slot: SlotIndex,
+    },
     /// Ask the publisher for a keyframe of this encoding.
     RequestKeyframe {
         peer: PeerKey,

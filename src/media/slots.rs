@@ -7,7 +7,7 @@ use super::participant::{Participant, Wish};
 use super::signal::{Signal, SlotInfo, SlotLayer, SlotState, TrackEvent};
 use super::subscription::{self, Slot};
 use super::timers::Timer;
-use super::{EncodingIndex, Room, Seat, SlotIndex, TrackKey};
+use super::{EncodingIndex, Output, Room, Seat, SlotIndex, TrackKey};
 use crate::command::{MediaKind, Notice, ParticipantState, Source};
 
 /// How often tracks and their encodings are looked at.
@@ -103,6 +103,7 @@ impl Room {
         let Some(slot) = self.slot_mut(seat, index) else { return };
         let before = slot.binding;
         slot.bind(binding);
+        self.discard(seat, index);
         if let Some(old) = before.and_then(|binding| self.tracks.get_mut(binding.track.0 as usize)?.as_mut()) {
             old.subscribers.retain(|subscriber| *subscriber != (seat, index));
         }
@@ -117,6 +118,13 @@ impl Room {
 
     fn slot_mut(&mut self, seat: Seat, index: SlotIndex) -> Option<&mut Slot> {
         self.participant_mut(seat)?.slots.get_mut(usize::from(index.0))
+    }
+
+    /// What the slot was sent before must not leave after the change: a mute is at once.
+    fn discard(&mut self, seat: Seat, slot: SlotIndex) {
+        if let Some(peer) = self.peer_of(seat) {
+            self.outputs.push_back(Output::Discard { peer, slot });
+        }
     }
 
     /// Notes which tracks are alive, and lets every slot follow the best living encoding of its simulcast track.
@@ -169,10 +177,11 @@ impl Room {
             return;
         }
         let (sid, owner, subscribers) = (track.sid, track.owner, std::mem::take(&mut track.subscribers));
-        for (seat, slot) in subscribers {
-            if let Some(slot) = self.slot_mut(seat, slot) {
+        for (seat, index) in subscribers {
+            if let Some(slot) = self.slot_mut(seat, index) {
                 slot.bind(None);
             }
+            self.discard(seat, index);
         }
         self.tell_track(key, TrackEvent::Unpublished);
         if let Some(participant) = self.participant(owner).map(|participant| participant.sid) {
@@ -194,10 +203,11 @@ impl Room {
         if self.is_announced(key) {
             self.tell_track(key, TrackEvent::Updated);
         }
-        for (seat, slot) in subscribers {
-            let Some(slot) = self.slot_mut(seat, slot) else { continue };
+        for (seat, index) in subscribers {
+            let Some(slot) = self.slot_mut(seat, index) else { continue };
             slot.restart();
             let target = slot.binding.map_or(EncodingIndex(0), |binding| binding.target);
+            self.discard(seat, index);
             if !muted && kind == MediaKind::Video {
                 self.want_keyframe(key, target, now);
             }

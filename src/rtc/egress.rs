@@ -186,6 +186,22 @@ impl Egress {
         Ok(())
     }
 
+    /// Drops what waits for a slot.
+    pub fn discard(&mut self, slot: usize, stats: &mut Stats) {
+        for queue in [&mut self.audio, &mut self.video, &mut self.held] {
+            queue.retain(|queued| {
+                let stays = usize::from(queued.slot) != slot;
+                if !stays && queued.purpose == Purpose::Media {
+                    stats.drops.count(DropReason::SlotChanged);
+                }
+                stays
+            });
+        }
+        if self.held.is_empty() {
+            self.flow.none_held();
+        }
+    }
+
     /// Queues what the receiver misses of a stream, as far as it is still known and the budget goes.
     pub fn retransmit(
         &mut self,

@@ -387,6 +387,11 @@ impl Engine {
                         None => self.shared.stats.drops.count(DropReason::SubscriberNotReady),
                     }
                 }
+                media::Output::Discard { peer, slot } => {
+                    self.with_peer(peer, |peer, shared| {
+                        peer.egress.discard(usize::from(slot.0), &mut shared.stats);
+                    });
+                }
                 media::Output::RequestKeyframe { peer: key, track, encoding } => {
                     if self.with_peer(key, |peer, _| peer.request_keyframe(track, encoding)) == Some(true) {
                         self.shared.stats.keyframe_requests_out += 1;

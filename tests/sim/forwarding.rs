@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use str0m::media::MediaKind;
+use stube::media::meter::DropReason;
 
 use crate::check::Faults;
 use crate::decoder::Slot;
@@ -20,6 +21,7 @@ const HELD_UP_MS: i64 = 3000;
 /// Checks everything that has been forwarded.
 pub fn check_forwarding(world: &mut World) {
     let mut faults = std::mem::take(&mut world.faults);
+    let mut left_out = Vec::new();
     for index in 0..world.members.len() {
         let name = world.members[index].name();
         faults.about(name.as_str());
@@ -33,10 +35,22 @@ pub fn check_forwarding(world: &mut World) {
             let stream = world.tap.out.get(&(index, ssrc)).unwrap_or(&empty);
             check_timestamps(&world.members[index].client.slots[place], stream, &mut faults);
             check_isolation(world, index, place, stream, &mut faults);
-            check_continuity(world, &world.members[index].client.slots[place], stream, &mut faults);
+            check_continuity(world, &world.members[index].client.slots[place], stream, &mut left_out, &mut faults);
         }
     }
+    check_left_out(world, &left_out, &mut faults);
     world.faults = faults;
+}
+
+/// What the engine left out it must have counted: too slow a network, or a slot that changed before the packet left.
+fn check_left_out(world: &World, left_out: &[String], faults: &mut Faults) {
+    let drops = world.engine.stats().drops;
+    let counted = [DropReason::SubscriberTooSlow, DropReason::Expired, DropReason::SlotChanged];
+    let counted: u64 = counted.into_iter().map(|reason| drops.of(reason)).sum();
+    if left_out.len() as u64 > counted {
+        faults.about(format!("{} left out, {counted} counted", left_out.len()));
+        left_out.iter().for_each(|one| faults.add(one));
+    }
 }
 
 /// Timestamps never run backwards on a slot, whatever flows through it, nor far ahead of time.
@@ -91,7 +105,7 @@ fn check_isolation(world: &World, index: usize, place: usize, stream: &Stream, f
 }
 
 /// Gaps out are only gaps in, and a decoder is never left without knowing.
-fn check_continuity(world: &World, slot: &Slot, stream: &Stream, faults: &mut Faults) {
+fn check_continuity(world: &World, slot: &Slot, stream: &Stream, left_out: &mut Vec<String>, faults: &mut Faults) {
     let log: Vec<(u64, Stamp)> = slot.log.iter().map(|(sequence, stamp)| (*sequence, *stamp)).collect();
     let keeps_distance = |(before, earlier): &(u64, Stamp), (after, later): &(u64, Stamp)| {
         earlier.distance(later) == Some((after - before) as i64)
@@ -105,7 +119,7 @@ fn check_continuity(world: &World, slot: &Slot, stream: &Stream, faults: &mut Fa
         if meets {
             check_seam(slot, last, first, faults);
         }
-        check_run(world, stream, run, meets, faults);
+        check_run(world, stream, run, meets, left_out);
         last = run.last();
     }
 }
@@ -116,7 +130,7 @@ fn left_at(stream: &Stream, sequence: u64) -> Option<Instant> {
 
 /// Within a run, packets of one source whose numbers keep their distance, what was left out must have been missing
 /// before.
-fn check_run(world: &World, stream: &Stream, run: &[(u64, Stamp)], from_start: bool, faults: &mut Faults) {
+fn check_run(world: &World, stream: &Stream, run: &[(u64, Stamp)], from_start: bool, left_out: &mut Vec<String>) {
     let ((first, _), (last, _)) = (run[0], run[run.len() - 1]);
     let (started, ended) = (left_at(stream, first).filter(|_| from_start), left_at(stream, last));
     for pair in run.windows(2) {
@@ -132,7 +146,7 @@ fn check_run(world: &World, stream: &Stream, run: &[(u64, Stamp)], from_start: b
             let too_late = ended.is_none_or(|ended| at > ended) || world.model.may_be_silent(stamp.track, at);
             if !too_early && !too_late {
                 let (track, at) = (stamp.track, at - world.start);
-                faults.add(format!("{missing} is left out, though packet {serial} of {track:?} came at {at:?}"));
+                left_out.push(format!("{missing} is left out, though packet {serial} of {track:?} came at {at:?}"));
             }
         }
     }
