@@ -324,7 +324,11 @@ const RULES: &[(Rule, Snippets, Snippets)] = &[
     (
         only_rtc_names_str0m,
         &[("src/shard/mod.rs", "use str0m::Rtc;")],
-        &[("src/rtc/peer.rs", "use str0m::Rtc;"), ("src/load/link.rs", "use str0m::Rtc;"), ("tests/sim/main.rs", "use str0m::Rtc;")],
+        &[
+            ("src/rtc/peer.rs", "use str0m::Rtc;"),
+            ("src/load/link.rs", "use str0m::Rtc;"),
+            ("tests/sim/main.rs", "use str0m::Rtc;"),
+        ],
     ),
     (only_rtc_names_str0m, &[("src/rtc/peer.rs", "use std::net::{SocketAddr, UdpSocket};")], &[]),
     (files_say_what_they_are, &[("src/a.rs", "// Not a module comment.\n")], &[("src/a.rs", "//! A thing.\n")]),

@@ -9,6 +9,7 @@ use mio::{Events, Poll};
 use super::clock;
 use super::counts::Counts;
 use super::http::{Http, Reply};
+use super::inbound::Inbound;
 use super::link::{Buffers, Shared};
 use super::options::Plan;
 use super::outbound::Scratch;
@@ -130,7 +131,7 @@ impl Fleet {
     pub fn begin_window(&mut self) {
         self.counts = Counts::default();
         let present = self.participants.iter_mut().flatten();
-        present.filter_map(|participant| participant.inbound()).for_each(|inbound| inbound.begin_window());
+        present.filter_map(|participant| participant.inbound()).for_each(Inbound::begin_window);
     }
 
     /// Adds what only the end tells. The layers shown now, by stream.

@@ -59,7 +59,10 @@ impl Http {
     pub fn new(url: &str, key: &str, secret: &str, handle: Handle, replies: Sender<Reply>) -> anyhow::Result<Self> {
         let uri: Uri = url.parse().context("--url is no URL")?;
         ensure!(uri.scheme_str() != Some("https"), "--url: https is not supported yet; use the plain listener");
-        ensure!(uri.scheme_str() == Some("http") && uri.host().is_some(), "--url must be such as http://127.0.0.1:7880");
+        ensure!(
+            uri.scheme_str() == Some("http") && uri.host().is_some(),
+            "--url must be such as http://127.0.0.1:7880"
+        );
         let desk = Desk {
             client: Client::builder(TokioExecutor::new()).build_http(),
             origin: format!("http://{}", uri.authority().map_or("", |authority| authority.as_str())),
@@ -150,7 +153,8 @@ impl Desk {
         body: &str,
     ) -> anyhow::Result<(StatusCode, Option<String>, String)> {
         use base64::Engine as _;
-        let pair = base64::engine::general_purpose::STANDARD.encode([self.key.as_bytes(), b":", self.secret.as_bytes()].concat());
+        let pair = base64::engine::general_purpose::STANDARD
+            .encode([self.key.as_bytes(), b":", self.secret.as_bytes()].concat());
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.origin))

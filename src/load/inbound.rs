@@ -309,7 +309,15 @@ impl Slot {
     }
 
     /// Counts a media packet; whether it was one.
-    fn media(&mut self, timestamp: u32, payload: &[u8], at_ns: u64, interval_ns: u64, repaired: bool, counts: &mut Counts) -> bool {
+    fn media(
+        &mut self,
+        timestamp: u32,
+        payload: &[u8],
+        at_ns: u64,
+        interval_ns: u64,
+        repaired: bool,
+        counts: &mut Counts,
+    ) -> bool {
         let is_audio = self.kind == MediaKind::Audio;
         let mark = if is_audio { Mark::read_audio(payload) } else { Mark::read_video(payload) };
         let Some(mark) = mark else {

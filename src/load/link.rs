@@ -105,8 +105,17 @@ impl Link {
             .build(now);
         rtc.add_local_candidate(Candidate::host(local, "udp")?);
         let (offer, pending) = offer(&mut rtc, wishes).ok_or_else(|| anyhow::anyhow!("nothing to offer"))?;
-        let link =
-            Self { rtc, pending: Some(pending), socket, state, local, remote: None, srtp: None, connected: false, due: now };
+        let link = Self {
+            rtc,
+            pending: Some(pending),
+            socket,
+            state,
+            local,
+            remote: None,
+            srtp: None,
+            connected: false,
+            due: now,
+        };
         Ok((link, offer))
     }
 

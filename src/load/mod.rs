@@ -51,7 +51,8 @@ const SETTLING_NS: u64 = 20 * SECOND_NS;
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let plan = options.plan()?;
     ensure!(plan.participants() > 0, "nobody to play");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("http").enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("http").enable_all().build();
     let runtime = runtime.context("cannot start the HTTP thread")?;
     let stop = stop_on_signal(&runtime);
     let (sender, replies) = mpsc::channel();
@@ -99,7 +100,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "ring 3 makes the seed: identities and SSRCs must differ from run to run")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "ring 3 makes the seed: identities and SSRCs must differ from run to run"
+)]
 fn seed() -> [u8; 32] {
     rand::random()
 }
@@ -163,6 +167,8 @@ fn measure(
     let start_ns = clock::wall_ns();
     run_for(fleet, options.duration, "measuring", stop, &mut progress);
     let seconds = clock::wall_ns().saturating_sub(start_ns) as f64 / 1e9;
+    // Whoever was stopped before the window has none; its figures say nothing, but shall be numbers.
+    let seconds = seconds.max(0.001);
     let shown = fleet.end_window();
     let thread_ns = process::thread_cpu_ns().saturating_sub(thread_start);
     let server_end = usage_of(options)?;

@@ -219,8 +219,15 @@ impl Outbound {
             let packets = stream.shape.packets;
             let keyframe = std::mem::take(&mut stream.keyframe);
             for packet in 0..packets {
-                let mark =
-                    Mark { publisher: self.publisher, stream: stream.number, silent, frame: stream.frame, packet, packets, sent_ns };
+                let mark = Mark {
+                    publisher: self.publisher,
+                    stream: stream.number,
+                    silent,
+                    frame: stream.frame,
+                    packet,
+                    packets,
+                    sent_ns,
+                };
                 let fixed = Fixed {
                     payload_type: track.payload_type,
                     marker: packet + 1 == packets && !is_audio,
@@ -279,7 +286,8 @@ impl Outbound {
             let behind = (stream.next_index.wrapping_sub(1) as u16).wrapping_sub(number);
             let Some(index) = stream.next_index.checked_sub(1 + u64::from(behind)) else { continue };
             let cached = stream.cache.len().max(1);
-            let Some(sent) = stream.cache.get(index as usize % cached).filter(|sent| sent.index == index).copied() else {
+            let Some(sent) = stream.cache.get(index as usize % cached).filter(|sent| sent.index == index).copied()
+            else {
                 continue;
             };
             write_payload(false, sent.keyframe, &sent.mark, &mut scratch.payload);
@@ -362,13 +370,7 @@ fn write_payload(is_audio: bool, keyframe: bool, mark: &Mark, payload: &mut [u8]
 }
 
 /// Header, extensions, seal, send.
-fn send_packet(
-    ids: &ExtensionIds,
-    outgoing: &Outgoing<'_>,
-    link: &Link,
-    scratch: &mut Scratch,
-    counts: &mut Counts,
-) {
+fn send_packet(ids: &ExtensionIds, outgoing: &Outgoing<'_>, link: &Link, scratch: &mut Scratch, counts: &mut Counts) {
     let Some((sealer, _)) = &link.srtp else { return };
     let Some((fixed, rest)) = scratch.packet.split_first_chunk_mut::<FIXED_BYTES>() else { return };
     let block_bytes = extensions::write(rest, ids, &outgoing.own, &outgoing.values, None);

@@ -59,7 +59,9 @@ pub struct ServerReport {
     pub runs_per_second: f64,
     pub media_packets_per_core_second: Option<f64>,
     pub rss_kib: u64,
+    /// Before the first join, and when the window began.
     pub rss_before_kib: u64,
+    pub rss_window_start_kib: u64,
     pub rss_kib_per_participant: f64,
 }
 
@@ -262,6 +264,7 @@ impl ServerReport {
             media_packets_per_core_second: (cpu_ns > 0).then(|| round(received as f64 * 1e9 / cpu_ns as f64, 0)),
             rss_kib: after.resident_kib,
             rss_before_kib: first.resident_kib,
+            rss_window_start_kib: before.resident_kib,
             rss_kib_per_participant: round(grown / findings.connected.max(1) as f64, 1),
         }
     }
@@ -296,7 +299,10 @@ pub fn table(report: &Report) -> String {
     );
     row(
         "lost, duplicate",
-        format!("{}, {} ({} repaired, {} padding, {} strange)", report.lost, report.duplicates, report.repaired, report.padding, report.strange),
+        format!(
+            "{}, {} ({} repaired, {} padding, {} strange)",
+            report.lost, report.duplicates, report.repaired, report.padding, report.strange
+        ),
     );
     row("latency", spread(&report.latency_ms));
     row("  of audio", spread(&report.audio_latency_ms));
@@ -305,19 +311,37 @@ pub fn table(report: &Report) -> String {
     row("freezes", format!("{}, {:.1} s (longer than 200 ms and 3 frames)", report.freezes, report.frozen_s));
     let [_, low, middle, high] = report.slots_by_layer;
     row("slots by layer", format!("{low} small, {middle} middle, {high} large"));
-    row("NACKs", format!("sent {}, received {} ({} packets resent)", report.nacks_sent, report.nacks_received, report.resent));
+    row(
+        "NACKs",
+        format!("sent {}, received {} ({} packets resent)", report.nacks_sent, report.nacks_received, report.resent),
+    );
     row("PLIs", format!("sent {}, received {}", report.plis_sent, report.plis_received));
     let own = &report.own;
     row(
         "this tool",
-        format!("{:.1} % of a core, {:.0} ns per datagram, turns late p99 {:.2} ms", own.cpu_percent, own.ns_per_datagram, own.late_ms_p99),
+        format!(
+            "{:.1} % of a core, {:.0} ns per datagram, turns late p99 {:.2} ms",
+            own.cpu_percent, own.ns_per_datagram, own.late_ms_p99
+        ),
     );
     if own.receive_buffer_errors + report.send_errors > 0 {
-        row("  not carried", format!("{} receive buffer errors (whole machine), {} send errors", own.receive_buffer_errors, report.send_errors));
+        row(
+            "  not carried",
+            format!(
+                "{} receive buffer errors (whole machine), {} send errors",
+                own.receive_buffer_errors, report.send_errors
+            ),
+        );
     }
     if let Some(server) = &report.server {
         row("server", format!("{:.0} ns per media packet received", server.ns_per_media_packet.unwrap_or(0.0)));
-        row("  CPU", format!("{:.1} % of a core (user {:.1} + system {:.1}), {:.0} runs/s", server.cpu_percent, server.user_percent, server.system_percent, server.runs_per_second));
+        row(
+            "  CPU",
+            format!(
+                "{:.1} % of a core (user {:.1} + system {:.1}), {:.0} runs/s",
+                server.cpu_percent, server.user_percent, server.system_percent, server.runs_per_second
+            ),
+        );
         row("  memory", format!("{} KiB, {:.1} KiB per participant", server.rss_kib, server.rss_kib_per_participant));
     }
     if let Some(trouble) = &report.trouble {

@@ -109,7 +109,7 @@ fn a_bye_is_read_and_written() {
     assert_eq!(ssrcs.collect::<Vec<_>>(), [1]);
     out.clear();
     bye(&mut out, &[]);
-    assert_eq!(out, []);
+    assert!(out.is_empty());
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn nacks_are_read_and_written() {
     assert_eq!(pairs.lost().collect::<Vec<_>>(), [65_534, 65_535, 0, 14, 15, 1_000]);
     out.clear();
     nack(&mut out, 1, 2, std::iter::empty());
-    assert_eq!(out, []);
+    assert!(out.is_empty());
 }
 
 #[test]
