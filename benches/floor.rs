@@ -4,6 +4,9 @@
 //! `cargo bench --bench floor` prints nanoseconds of the thread's CPU time per forwarded packet; with `--test`, or under
 //! `cargo test --benches`, it only shows that it works. `benches/forward.rs` and the running server are measured
 //! against it. All methods take turns block by block, so that a busy machine hits all alike: compare ratios.
+//!
+//! `cargo bench --bench floor -- --json --shape a` prints the floor of one shape of `scripts/bench-server` as a JSON
+//! object, with AES-256-GCM and receivers like those of `stube load`: GRO and kernel timestamps.
 
 use std::io::IoSliceMut;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -16,13 +19,55 @@ use socket2::SockRef;
 
 /// 12 bytes of RTP, then two words of one-byte extensions (MID and transport-wide sequence number) behind their head.
 const HEADER_BYTES: usize = 24;
-const PAYLOAD_BYTES: usize = 1100;
-const PACKET_BYTES: usize = HEADER_BYTES + PAYLOAD_BYTES + MAX_TAG_LEN;
 /// A frame of video: some 44 kbit, 30 a second are 1.3 Mbit/s.
-const FRAME_PACKETS: usize = 5;
+const VIDEO: Frame = Frame { packets: 5, payload_bytes: 1100 };
+const AUDIO: Frame = Frame { packets: 1, payload_bytes: 100 };
+/// Payloads are not longer.
+const PAYLOAD_MAX_BYTES: usize = 1100;
 /// A block forwards about so many packets; between blocks the receivers' queues are emptied.
 const BLOCK_PACKETS: usize = 500;
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// What is forwarded at a time.
+#[derive(Clone, Copy)]
+struct Frame {
+    packets: usize,
+    payload_bytes: usize,
+}
+
+impl Frame {
+    const fn packet_bytes(self) -> usize {
+        HEADER_BYTES + self.payload_bytes + MAX_TAG_LEN
+    }
+}
+
+/// A part of a shape's forwarded packets.
+struct Part {
+    /// Of all forwarded packets.
+    share: f64,
+    frame: Frame,
+    subscribers: u32,
+    /// Frames that are received and forwarded to nobody, for each one that is forwarded.
+    unforwarded: f64,
+}
+
+/// The shapes of `scripts/bench-server`.
+fn shape(name: &str) -> Option<Vec<Part>> {
+    let two = Frame { packets: 2, ..VIDEO };
+    let one = Frame { packets: 1, ..VIDEO };
+    let part = |share, frame, subscribers, unforwarded| Part { share, frame, subscribers, unforwarded };
+    Some(match name {
+        // One to 50, 2 Mbit/s.
+        "a" => vec![part(1.0, VIDEO, 50, 0.0)],
+        // All to all of five: video 34 pps, audio 50 pps.
+        "b" => vec![part(0.405, two, 4, 0.0), part(0.595, AUDIO, 4, 0.0)],
+        // Rooms of 25: 9 cameras of 17 pps and 4 microphones of 50 pps of 25 each are forwarded.
+        "c" => vec![part(0.434, one, 24, 16.0 / 9.0), part(0.566, AUDIO, 24, 21.0 / 4.0)],
+        // The same without cameras.
+        "d" => vec![part(1.0, AUDIO, 24, 21.0 / 4.0)],
+        _ => return None,
+    })
+}
 
 #[derive(Clone, Copy, PartialEq)]
 enum Send {
@@ -86,6 +131,18 @@ struct Subscriber {
     address: SocketAddr,
     /// Where the packets arrive.
     socket: UdpSocket,
+    /// The socket takes whole runs (GRO) with timestamps, as `stube load`'s do.
+    coalesced: Option<UdpSocketState>,
+}
+
+impl Subscriber {
+    /// Bytes and bytes of each packet.
+    fn receive(&self, into: &mut [u8]) -> std::io::Result<(usize, usize)> {
+        let Some(state) = &self.coalesced else { return self.socket.recv(into).map(|length| (length, length)) };
+        let mut meta = [RecvMeta::default()];
+        state.recv((&self.socket).into(), &mut [IoSliceMut::new(into)], &mut meta)?;
+        Ok((meta[0].len, meta[0].stride))
+    }
 }
 
 fn socket() -> UdpSocket {
@@ -103,6 +160,11 @@ fn address(socket: &UdpSocket) -> SocketAddr {
 
 /// A publisher, a forwarder and its subscribers.
 struct Room {
+    frame: Frame,
+    unforwarded: f64,
+    /// Frames that came and go nowhere, not yet published.
+    owed: f64,
+    waiting: usize,
     publisher: Context,
     seq: u16,
     feeder: UdpSocket,
@@ -111,35 +173,42 @@ struct Room {
     state: UdpSocketState,
     subscribers: Vec<Subscriber>,
     received: Vec<u8>,
-    plain: Vec<[u8; PAYLOAD_BYTES]>,
+    plain: Vec<[u8; PAYLOAD_MAX_BYTES]>,
     out: Vec<u8>,
 }
 
 impl Room {
-    fn new(algorithm: &'static Algorithm, subscribers: u32) -> Self {
+    fn new(algorithm: &'static Algorithm, part: &Part, coalesced: bool) -> Self {
         let (feeder, forwarder) = (socket(), socket());
+        let frame = part.frame;
         let subscriber = |number: u32| {
             let socket = socket();
+            let state = coalesced.then(|| UdpSocketState::new((&socket).into()).expect("a UDP socket"));
             Subscriber {
                 context: Context::new(algorithm, number + 1),
                 seq_offset: number as u16,
                 timestamp_offset: number * 77,
                 wide_seq: 0,
                 address: address(&socket),
+                coalesced: state,
                 socket,
             }
         };
         Self {
+            frame,
+            unforwarded: part.unforwarded,
+            owed: 0.0,
+            waiting: 0,
             publisher: Context::new(algorithm, 0),
             seq: 0,
             feeder_state: UdpSocketState::new((&feeder).into()).expect("a UDP socket"),
             feeder,
             state: UdpSocketState::new((&forwarder).into()).expect("a UDP socket"),
             forwarder,
-            subscribers: (0..subscribers).map(subscriber).collect(),
+            subscribers: (0..part.subscribers).map(subscriber).collect(),
             received: vec![0; 1 << 16],
-            plain: vec![[0; PAYLOAD_BYTES]; FRAME_PACKETS],
-            out: vec![0; PACKET_BYTES * FRAME_PACKETS],
+            plain: vec![[0; PAYLOAD_MAX_BYTES]; frame.packets],
+            out: vec![0; frame.packet_bytes() * frame.packets],
         }
     }
 
@@ -148,71 +217,93 @@ impl Room {
         self.seq = 0;
     }
 
-    /// The publisher sends a frame; not measured.
+    /// The publisher sends a frame, and others some that nobody sees; not measured.
     fn publish(&mut self) {
-        let mut burst = vec![0; PACKET_BYTES * FRAME_PACKETS];
-        for (index, packet) in burst.chunks_mut(PACKET_BYTES).enumerate() {
-            let marker = index == FRAME_PACKETS - 1;
-            self.publisher.seal(packet, self.seq, 90_000, self.seq, marker, &[self.seq as u8; PAYLOAD_BYTES]);
+        let Frame { packets, payload_bytes } = self.frame;
+        let mut burst = vec![0; self.frame.packet_bytes() * packets];
+        for (index, packet) in burst.chunks_mut(self.frame.packet_bytes()).enumerate() {
+            let plain = vec![self.seq as u8; payload_bytes];
+            self.publisher.seal(packet, self.seq, 90_000, self.seq, index == packets - 1, &plain);
             self.seq += 1;
         }
-        send(&self.feeder, &self.feeder_state, address(&self.forwarder), &burst);
+        self.owed += self.unforwarded;
+        self.waiting = self.owed as usize;
+        self.owed -= self.waiting as f64;
+        for _ in 0..=self.waiting {
+            send(&self.feeder, &self.feeder_state, address(&self.forwarder), &burst, self.frame.packet_bytes());
+        }
+    }
+
+    /// Receives one frame; opens it if it shall be forwarded.
+    fn take(&mut self, open: bool) {
+        let mut meta = [RecvMeta::default()];
+        let mut slices = [IoSliceMut::new(&mut self.received)];
+        let mut taken = 0;
+        while taken < self.frame.packets {
+            let socket = UdpSockRef::from(&self.forwarder);
+            self.state.recv(socket, &mut slices, &mut meta).expect("the frame is there");
+            for packet in slices[0][..meta[0].len].chunks(meta[0].stride) {
+                if open {
+                    self.publisher.open(packet, &mut self.plain[taken][..self.frame.payload_bytes]);
+                }
+                taken += 1;
+            }
+        }
     }
 
     /// The work: one frame from socket to sockets.
     fn forward(&mut self, how: Send) {
-        let mut meta = [RecvMeta::default()];
-        let mut slices = [IoSliceMut::new(&mut self.received)];
-        let mut taken = 0;
-        while taken < FRAME_PACKETS {
-            let socket = UdpSockRef::from(&self.forwarder);
-            self.state.recv(socket, &mut slices, &mut meta).expect("the frame is there");
-            for packet in slices[0][..meta[0].len].chunks(meta[0].stride) {
-                self.publisher.open(packet, &mut self.plain[taken]);
-                taken += 1;
-            }
+        let Frame { packets, payload_bytes } = self.frame;
+        let packet_bytes = self.frame.packet_bytes();
+        self.take(true);
+        for _ in 0..self.waiting {
+            self.take(false);
         }
-        let (first_seq, timestamp) = (self.seq - FRAME_PACKETS as u16, 90_000u32);
+        let (first_seq, timestamp) = (self.seq - packets as u16, 90_000u32);
         for subscriber in &mut self.subscribers {
-            let packets = self.out.chunks_mut(PACKET_BYTES).zip(&self.plain).enumerate();
-            for (index, (packet, plain)) in packets {
+            let sealed = self.out.chunks_mut(packet_bytes).zip(&self.plain).enumerate();
+            for (index, (packet, plain)) in sealed {
                 let seq = (first_seq + index as u16).wrapping_add(subscriber.seq_offset);
                 let timestamp = timestamp.wrapping_add(subscriber.timestamp_offset);
                 subscriber.wide_seq = subscriber.wide_seq.wrapping_add(1);
-                let marker = index == FRAME_PACKETS - 1;
+                let (marker, plain) = (index == packets - 1, &plain[..payload_bytes]);
                 subscriber.context.seal(packet, seq, timestamp, subscriber.wide_seq, marker, plain);
             }
             match how {
                 Send::Nothing => {}
                 Send::Plain => {
-                    for packet in self.out.chunks(PACKET_BYTES) {
+                    for packet in self.out.chunks(packet_bytes) {
                         self.forwarder.send_to(packet, subscriber.address).expect("room in the queue");
                     }
                 }
-                Send::Gso => send(&self.forwarder, &self.state, subscriber.address, &self.out),
+                Send::Gso => send(&self.forwarder, &self.state, subscriber.address, &self.out, packet_bytes),
             }
         }
     }
 
     /// Empties the subscribers' queues and checks what came; not measured.
     fn receive(&mut self, frames: usize) {
-        let mut packet = [0; PACKET_BYTES + 1];
-        let mut plain = [0; PAYLOAD_BYTES];
+        let mut plain = [0; PAYLOAD_MAX_BYTES];
+        let plain = &mut plain[..self.frame.payload_bytes];
         for subscriber in &self.subscribers {
-            for expected in 0..(frames * FRAME_PACKETS) as u16 {
-                let length = subscriber.socket.recv(&mut packet).expect("nothing is lost on loopback");
-                assert_eq!(length, PACKET_BYTES);
-                assert_eq!(&packet[2..4], (expected + subscriber.seq_offset).to_be_bytes());
-                subscriber.context.open(&packet[..length], &mut plain);
-                assert_eq!(plain, [expected as u8; PAYLOAD_BYTES]);
+            let mut expected = 0u16;
+            while usize::from(expected) < frames * self.frame.packets {
+                let (length, stride) = subscriber.receive(&mut self.received).expect("nothing is lost on loopback");
+                assert_eq!(stride, self.frame.packet_bytes());
+                for packet in self.received[..length].chunks(stride) {
+                    assert_eq!(&packet[2..4], (expected + subscriber.seq_offset).to_be_bytes());
+                    subscriber.context.open(packet, plain);
+                    assert!(plain.iter().all(|byte| *byte == expected as u8));
+                    expected += 1;
+                }
             }
-            assert!(subscriber.socket.recv(&mut packet).is_err(), "more than was sent");
+            assert!(subscriber.receive(&mut self.received).is_err(), "more than was sent");
         }
     }
 
     /// One block by one method: nanoseconds of CPU per forwarded packet; none if the thread was disturbed.
     fn block(&mut self, how: Send) -> Option<f64> {
-        let frames = BLOCK_PACKETS.div_ceil(self.subscribers.len() * FRAME_PACKETS);
+        let frames = BLOCK_PACKETS.div_ceil(self.subscribers.len() * self.frame.packets);
         self.begin();
         let (mut cpu_ns, mut wall_ns) = (0, 0);
         for _ in 0..frames {
@@ -226,12 +317,12 @@ impl Room {
             self.receive(frames);
         }
         let undisturbed = wall_ns <= cpu_ns + cpu_ns / 20 + 1000 * frames as u64;
-        undisturbed.then(|| cpu_ns as f64 / (frames * FRAME_PACKETS * self.subscribers.len()) as f64)
+        undisturbed.then(|| cpu_ns as f64 / (frames * self.frame.packets * self.subscribers.len()) as f64)
     }
 }
 
-fn send(socket: &UdpSocket, state: &UdpSocketState, destination: SocketAddr, contents: &[u8]) {
-    let segment_size = Some(PACKET_BYTES);
+fn send(socket: &UdpSocket, state: &UdpSocketState, destination: SocketAddr, contents: &[u8], packet_bytes: usize) {
+    let segment_size = (contents.len() > packet_bytes).then_some(packet_bytes);
     let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
     state.try_send(socket.into(), &transmit).expect("room in the queue, and a kernel with UDP_SEGMENT");
 }
@@ -241,32 +332,71 @@ fn thread_cpu_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// Costs in order, by method.
+fn costs(room: &mut Room, methods: &[Send], rounds: usize) -> Vec<Vec<f64>> {
+    let mut costs = vec![Vec::new(); methods.len()];
+    for _ in 0..rounds {
+        for (how, costs) in methods.iter().zip(&mut costs) {
+            costs.extend(room.block(*how));
+        }
+    }
+    costs.iter_mut().for_each(|costs| costs.sort_by(f64::total_cmp));
+    costs
+}
+
+fn percentile(costs: &[f64], percent: usize) -> Option<f64> {
+    costs.get(costs.len() * percent / 100).copied()
+}
+
+/// The floor of a shape: by GSO and by plain sends, the tenth percentile and the median of its parts, weighted.
+fn print_shape(name: &str, rounds: usize) {
+    let parts = shape(name).expect("--shape a, b, c or d");
+    let mut sums = [0.0; 4];
+    for part in &parts {
+        let mut room = Room::new(&AES_256_GCM, part, true);
+        let costs = costs(&mut room, &[Send::Gso, Send::Plain], rounds);
+        for (method, costs) in costs.iter().enumerate() {
+            for (place, percent) in [10, 50].into_iter().enumerate() {
+                sums[method * 2 + place] += part.share * percentile(costs, percent).unwrap_or(f64::NAN);
+            }
+        }
+    }
+    let [gso, gso_median, plain, plain_median] = sums.map(f64::round);
+    println!(
+        "{{\"shape\":\"{name}\",\"gso_ns\":{gso},\"gso_median_ns\":{gso_median},\"plain_ns\":{plain},\
+         \"plain_median_ns\":{plain_median},\"cipher\":\"AES-256-GCM\",\"rounds\":{rounds}}}"
+    );
+}
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
+    let value = |name: &str| args.iter().skip_while(|arg| *arg != name).nth(1);
+    if args.iter().any(|arg| arg == "--json") {
+        let rounds = value("--rounds").and_then(|rounds| rounds.parse().ok()).unwrap_or(200);
+        return print_shape(value("--shape").map_or("a", String::as_str), rounds);
+    }
     let measure = args.iter().any(|arg| arg == "--bench") && !args.iter().any(|arg| arg == "--test");
     let rounds = if measure { 400 } else { 2 };
-    let methods = [(Send::Nothing, "none"), (Send::Plain, "plain"), (Send::Gso, "GSO")];
-    println!("floor: video, frames of {FRAME_PACKETS} packets of {PAYLOAD_BYTES} B; ns of CPU per forwarded packet");
+    let names = ["none", "plain", "GSO"];
+    let Frame { packets, payload_bytes } = VIDEO;
+    println!("floor: video, frames of {packets} packets of {payload_bytes} B; ns of CPU per forwarded packet");
     println!("{:>11}  {:<11}  {:<5}  {:>6}  {:>6}  {:>8}", "subscribers", "cipher", "send", "p10", "median", "blocks");
     for subscribers in [10, 50] {
         for (algorithm, cipher) in [(&AES_128_GCM, "AES-128-GCM"), (&AES_256_GCM, "AES-256-GCM")] {
-            let mut room = Room::new(algorithm, subscribers);
-            let mut costs: [Vec<f64>; 3] = Default::default();
-            for _ in 0..rounds {
-                for ((how, _), costs) in methods.iter().zip(&mut costs) {
-                    costs.extend(room.block(*how));
-                }
-            }
-            for ((_, send), mut costs) in methods.iter().zip(costs) {
-                costs.sort_by(f64::total_cmp);
-                let at =
-                    |share: usize| costs.get(costs.len() * share / 100).map_or("-".into(), |ns| format!("{ns:.0}"));
+            let part = Part { share: 1.0, frame: VIDEO, subscribers, unforwarded: 0.0 };
+            let mut room = Room::new(algorithm, &part, false);
+            let costs = costs(&mut room, &[Send::Nothing, Send::Plain, Send::Gso], rounds);
+            for (send, costs) in names.iter().zip(costs) {
+                let at = |percent: usize| percentile(&costs, percent).map_or("-".into(), |ns| format!("{ns:.0}"));
                 let kept = format!("{}/{rounds}", costs.len());
                 println!("{subscribers:>11}  {cipher:<11}  {send:<5}  {:>6}  {:>6}  {kept:>8}", at(10), at(50));
             }
         }
     }
     if !measure {
+        for name in ["a", "b", "c", "d"] {
+            print_shape(name, 1);
+        }
         println!("floor: works; for figures run `cargo bench --bench floor`");
     }
 }

@@ -26,4 +26,5 @@ pub mod rtc;
 pub mod metrics;
 pub mod shard;
 pub mod control;
+pub mod load;
 pub mod run;

@@ -1,4 +1,4 @@
-//! The command line: `stube serve`, `stube check-config`, `stube token`.
+//! The command line: `stube serve`, `stube check-config`, `stube token`, `stube load`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::iter_over_hash_type, clippy::string_slice))]
@@ -15,6 +15,7 @@ use stube::config::{Config, ConfigError};
 use stube::control::clock::Clock;
 use stube::control::limits;
 use stube::control::token::{self, Claims, StrictGrants};
+use stube::load;
 use stube::run;
 
 /// `EX_CONFIG` of sysexits.h.
@@ -42,6 +43,8 @@ enum Subcommands {
     CheckConfig,
     /// Print a token with which a participant can join a room.
     Token(TokenArgs),
+    /// Play many participants against a server and report what it cost and what arrived.
+    Load(Box<load::Options>),
 }
 
 #[derive(Args)]
@@ -76,12 +79,17 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the answer to the command")]
 fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    let command = match cli.command.unwrap_or(Subcommands::Serve) {
+        // It needs no configuration: the server may be elsewhere.
+        Subcommands::Load(options) => return load::run(&options),
+        command => command,
+    };
     // A variable that is not UTF-8 is none of ours.
     let environment =
         std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
     let config = Config::load(&cli.config, environment)?;
     let filter = run::log_filter(&config.log.level)?;
-    match cli.command.unwrap_or(Subcommands::Serve) {
+    match command {
         Subcommands::Serve => {
             run::start_logging(filter, config.log.format);
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -100,6 +108,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Subcommands::Token(args) => print_token(&config, args),
+        Subcommands::Load(options) => load::run(&options),
     }
 }
 
