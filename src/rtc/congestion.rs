@@ -30,7 +30,9 @@ mod strain;
 #[cfg(test)]
 mod tests;
 
-pub use probing::{Padding, Probe};
+pub use probing::Padding;
+#[cfg(test)]
+pub use probing::Probe;
 
 /// Where our timeline starts: late enough that no arrival is before zero.
 const ORIGIN_US: u64 = 1_000_000_000;
@@ -249,16 +251,19 @@ impl Congestion {
     }
 
     /// The share of our packets that was lost lately.
+    #[cfg(test)]
     pub fn loss_ratio(&self) -> f32 {
         self.loss.ratio()
     }
 
     /// Bytes sent whose fate is unknown.
+    #[cfg(test)]
     pub fn in_flight_bytes(&self) -> u64 {
         self.register.in_flight_bytes()
     }
 
     /// The probe under way.
+    #[cfg(test)]
     pub fn probe(&self) -> Option<Probe> {
         self.prober.current()
     }

@@ -459,7 +459,7 @@ impl Engine {
     pub(super) fn end(&mut self, key: PeerKey, reason: EndReason, now: Instant) {
         let until = now + CLOSE_LINGER;
         if self.depart(key, reason, Phase::Closing { until }, now) {
-            self.with_peer(key, |peer, shared| peer.close(shared));
+            self.with_peer(key, Peer::close);
             self.touch(key);
         }
     }

@@ -134,11 +134,6 @@ impl Flow {
         self.congestion.as_ref()?.rtt()
     }
 
-    /// What the network takes, if feedback has told.
-    pub fn estimate(&self) -> Option<Bitrate> {
-        self.congestion.as_ref().filter(|_| self.is_known).map(|congestion| congestion.estimate())
-    }
-
     // === time ===
 
     /// When to call [`Self::handle_timeout`] and drain.

@@ -109,7 +109,6 @@ pub struct Received {
 }
 
 /// What became of a datagram.
-#[expect(clippy::large_enum_variant, reason = "a packet is the common case; a box would cost an allocation each")]
 pub enum Taken {
     Packet(Received),
     /// Nothing to forward, and nothing wrong: a duplicate, or padding of an RTX stream.

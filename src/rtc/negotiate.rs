@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use str0m::change::SdpOffer;
+use str0m::format::PayloadParams;
 use str0m::media::Mid;
 use str0m::{Candidate as Str0mCandidate, Rtc, RtcConfig};
 
@@ -175,7 +176,7 @@ impl Peer {
         let pts = self.rtc.media(Mid::from(mid)).map_or(&[][..], |media| media.remote_pts());
         let all = pts.iter().flat_map(|pt| {
             let params = self.rtc.codec_config().find(|params| params.pt() == *pt);
-            [Some(**pt), params.and_then(|params| params.resend()).map(|pt| *pt)]
+            [Some(**pt), params.and_then(PayloadParams::resend).map(|pt| *pt)]
         });
         all.flatten().collect()
     }

@@ -127,6 +127,7 @@ impl Pacer {
     }
 
     /// Bytes that wait.
+    #[cfg(test)]
     pub fn queued_bytes(&self) -> u64 {
         self.queued_bytes
     }

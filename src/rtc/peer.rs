@@ -139,7 +139,6 @@ pub enum PeerOutput {
 }
 
 /// What a datagram was.
-#[expect(clippy::large_enum_variant, reason = "a packet is the common case; a box would cost an allocation each")]
 pub enum Arrival {
     Media(Received),
     /// RTCP, or RTP that is not forwarded. [`Peer::take_event`] has what came of it.

@@ -197,7 +197,7 @@ fn check_keyframe_requests(world: &World, index: usize, faults: &mut Faults) {
 pub fn check_accounts(world: &mut World) {
     let stats = world.engine.stats();
     let sent = stats.rtp_out.audio.packets + stats.rtp_out.video.packets;
-    let reasons = stube::media::meter::DropReason::ALL.into_iter().filter(|reason| reason.is_of_a_copy());
+    let reasons = DropReason::ALL.into_iter().filter(|reason| reason.is_of_a_copy());
     let dropped: u64 = reasons.map(|reason| stats.drops.of(reason)).sum();
     let faults = world.faults.about("accounts");
     if stats.copies_due != sent + dropped {

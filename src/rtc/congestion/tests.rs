@@ -34,13 +34,13 @@ fn worst(name: &str, from_s: usize, setup: impl Fn() -> Setup) -> Worst {
         let share = |at: &usize| seconds[*at].estimate / seconds[*at].capacity * 100.0;
         let reached_s = (0..seconds.len()).find(|at| share(at) >= 75.0).unwrap_or(usize::MAX);
         worst.reached_s = worst.reached_s.max(reached_s);
-        for at in from_s..seconds.len() {
-            let share = share(&at);
+        for second in seconds.iter().skip(from_s) {
+            let share = second.estimate / second.capacity * 100.0;
             worst.windows = (worst.windows.0.min(share), worst.windows.1.max(share));
-            worst.moments.0 = worst.moments.0.min(seconds[at].min_share * 100.0);
-            worst.moments.1 = worst.moments.1.max(seconds[at].max_share * 100.0);
-            estimate += seconds[at].estimate;
-            capacity += seconds[at].capacity;
+            worst.moments.0 = worst.moments.0.min(second.min_share * 100.0);
+            worst.moments.1 = worst.moments.1.max(second.max_share * 100.0);
+            estimate += second.estimate;
+            capacity += second.capacity;
         }
     }
     worst.mean = estimate / capacity * 100.0;
