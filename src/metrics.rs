@@ -296,6 +296,10 @@ fn shard_families(shards: &[ShardSnapshot]) -> Vec<MetricFamily> {
     let datagrams: [(Count, _); 2] = [(|s| s.datagrams_in, "in"), (|s| s.datagrams_out, "out")];
     let keyframes: [(Count, _); 2] =
         [(|s| s.engine.keyframe_requests_in, "in"), (|s| s.engine.keyframe_requests_out, "out")];
+    let rtx_packets: [(Count, _); 2] =
+        [(|s| s.engine.rtx_out.packets, "repair"), (|s| s.engine.padding_out.packets, "probe")];
+    let rtx_bytes: [(Count, _); 2] =
+        [(|s| s.engine.rtx_out.bytes, "repair"), (|s| s.engine.padding_out.bytes, "probe")];
     let drops = DropReason::ALL.map(|reason| (reason, reason.as_str()));
     let dropped = |reason| shards.iter().map(|shard| shard.engine.drops.of(reason)).sum();
     let tracks: [fn(&Stats) -> &PerKind<u64>; 2] = [|s| &s.tracks_published, |s| &s.tracks_subscribed];
@@ -315,6 +319,14 @@ fn shard_families(shards: &[ShardSnapshot]) -> Vec<MetricFamily> {
         counter("stube_rtp_bytes_total", "RTP payload bytes.", by_direction_and_kind(shards, rtp, |v| v.bytes)),
         counter("stube_packets_dropped_total", "Packets not forwarded, by reason.", by("reason", drops, dropped)),
         counter("stube_keyframe_requests_total", "Keyframe requests heard and sent.", by("direction", keyframes, sum)),
+        counter(
+            "stube_retransmissions_wanted_total",
+            "Packets subscribers asked for again.",
+            total(|s| s.engine.retransmissions_wanted),
+        ),
+        counter("stube_rtx_packets_total", "RTX packets sent, by purpose.", by("purpose", rtx_packets, sum)),
+        counter("stube_rtx_bytes_total", "Their payload bytes.", by("purpose", rtx_bytes, sum)),
+        gauge("stube_packets_waiting", "Copies held back by pacers now.", total(|s| s.engine.copies_waiting)),
         counter("stube_datagrams_total", "Datagrams on the media sockets.", by("direction", datagrams, sum)),
         counter("stube_send_errors_total", "Datagrams the kernel did not take.", total(|s| s.send_errors)),
         counter("stube_notices_lost_total", "Notices control was too slow for.", total(|s| s.notices_lost)),
