@@ -15,6 +15,9 @@ const KEEP: Duration = Duration::from_millis(1000);
 const MIN_ENTRIES: usize = 64;
 const MAX_ENTRIES: usize = 1024;
 
+/// Packets freed when one is kept.
+const LET_GO_MAX: usize = 4;
+
 /// A received stream's ring. The generation tells a new ring from an older one in the same place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RingKey {
@@ -47,10 +50,13 @@ struct Entry {
     packet: Stored,
 }
 
+#[derive(Default)]
 struct Ring {
     generation: u32,
     in_use: bool,
     entries: Vec<Option<Entry>>,
+    /// Nothing older than this number is kept.
+    oldest: u64,
 }
 
 /// The rings of one engine.
@@ -64,7 +70,7 @@ impl PacketStore {
     /// A ring for a new stream.
     pub fn open(&mut self) -> RingKey {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.rings.push(Ring { generation: 0, in_use: false, entries: Vec::new() });
+            self.rings.push(Ring::default());
             (self.rings.len() - 1) as u32
         });
         let ring = &mut self.rings[index as usize];
@@ -76,7 +82,7 @@ impl PacketStore {
     pub fn close(&mut self, key: RingKey) {
         let Some(ring) = self.rings.get_mut(key.index as usize) else { return };
         if ring.in_use && ring.generation == key.generation {
-            *ring = Ring { generation: ring.generation.wrapping_add(1), in_use: false, entries: Vec::new() };
+            *ring = Ring { generation: ring.generation.wrapping_add(1), ..Ring::default() };
             self.free.push(key.index);
         }
     }
@@ -111,7 +117,9 @@ impl Ring {
     fn put(&mut self, entry: Entry, now: Instant) {
         if self.entries.is_empty() {
             self.entries.resize_with(MIN_ENTRIES, || None);
+            self.oldest = entry.seq;
         }
+        self.let_go(entry.seq, now);
         loop {
             let place = entry.seq as usize & (self.entries.len() - 1);
             match &self.entries[place] {
@@ -127,6 +135,22 @@ impl Ring {
                     return;
                 }
             }
+        }
+    }
+
+    /// Frees what is too old, a few packets at a time: in a second that is more than come.
+    fn let_go(&mut self, newest: u64, now: Instant) {
+        self.oldest = self.oldest.max(newest.saturating_sub(self.entries.len() as u64));
+        for _ in 0..LET_GO_MAX {
+            let place = self.oldest as usize & (self.entries.len() - 1);
+            let entry = self.entries[place].as_ref().filter(|entry| entry.seq == self.oldest);
+            if self.oldest >= newest || entry.is_some_and(|entry| now.saturating_duration_since(entry.at) < KEEP) {
+                return;
+            }
+            if entry.is_some() {
+                self.entries[place] = None;
+            }
+            self.oldest += 1;
         }
     }
 
@@ -172,6 +196,7 @@ mod tests {
             store.put(ring, seq, packet(seq as u8), t0 + Duration::from_millis(300));
         }
         assert_eq!(byte(&store, ring, 3000 - MAX_ENTRIES as u64 - 1), None);
+        assert_eq!(byte(&store, ring, 3000 - MAX_ENTRIES as u64), Some((3000 - MAX_ENTRIES) as u8));
         assert_eq!(byte(&store, ring, 2999), Some(2999u64 as u8));
         assert_eq!(store.rings[0].entries.len(), MAX_ENTRIES);
     }
@@ -185,6 +210,8 @@ mod tests {
             store.put(ring, seq, packet(1), t0 + Duration::from_millis(20 * seq));
         }
         assert_eq!(store.rings[0].entries.len(), MIN_ENTRIES);
+        let kept = store.rings[0].entries.iter().flatten().count();
+        assert!((50..=52).contains(&kept), "{kept} packets of 20 ms are a second");
     }
 
     #[test]
