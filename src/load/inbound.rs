@@ -71,6 +71,8 @@ pub struct Inbound {
     video_interval_ns: u64,
     /// Something is missing: see [`Inbound::ask`].
     pub wants_repair: bool,
+    /// Packets to throw away, of 2³², and the state of the draw.
+    pub loss: (u32, u32),
     /// When the join was posted, until the first packet has come.
     pub waiting_since_ns: Option<u64>,
 }
@@ -89,6 +91,7 @@ impl Inbound {
             blocks: Vec::new(),
             video_interval_ns,
             wants_repair: false,
+            loss: (0, 0),
             waiting_since_ns: None,
         };
         for line in offer.lines.iter().filter(|line| line.receives) {
@@ -124,6 +127,9 @@ impl Inbound {
 
     /// A sealed RTP packet arrived.
     pub fn receive(&mut self, opener: &Opener, packet: &[u8], at_ns: u64, counts: &mut Counts) {
+        if self.is_thrown_away() {
+            return;
+        }
         let Some(header) = Header::parse(packet) else {
             counts.strange += 1;
             return;
@@ -180,6 +186,13 @@ impl Inbound {
         {
             counts.joins.first_packet_ns.record(at_ns.saturating_sub(posted_ns));
         }
+    }
+
+    /// Draws from a linear congruential generator (Numerical Recipes'), which is random enough to lose packets.
+    fn is_thrown_away(&mut self) -> bool {
+        let (of_2_32, state) = self.loss;
+        self.loss.1 = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.loss.1 < of_2_32
     }
 
     /// The meaning of a packet's SSRC; a new one is known by its MID.

@@ -65,6 +65,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         video: plan.video.clone(),
         audio_bytes: plan.audio_bytes,
         feedback_ns: options.feedback_ms * 1_000_000,
+        loss: (options.loss.clamp(0.0, 100.0) / 100.0 * f64::from(u32::MAX)) as u32,
     };
     let setup = Setup {
         plan,

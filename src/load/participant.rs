@@ -24,6 +24,8 @@ pub struct Media {
     pub video: Vec<Shape>,
     pub audio_bytes: usize,
     pub feedback_ns: u64,
+    /// Received packets to throw away, of 2³².
+    pub loss: u32,
 }
 
 /// See the module.
@@ -106,6 +108,7 @@ impl Participant {
         let outbound = Outbound::new(self.serial, &offered, &taken, &media.video, media.audio_bytes, ids);
         let interval_ns = media.video.first().map_or(0, |shape| shape.interval_ns);
         let mut inbound = Inbound::new(&offered, &taken, interval_ns);
+        inbound.loss = (media.loss, ids.bits());
         inbound.waiting_since_ns = Some(posted_ns);
         self.ssrc = outbound.ssrc().unwrap_or(NOBODY);
         self.media = Some((outbound, inbound));

@@ -316,6 +316,15 @@ pub fn table(report: &Report) -> String {
         format!("sent {}, received {} ({} packets resent)", report.nacks_sent, report.nacks_received, report.resent),
     );
     row("PLIs", format!("sent {}, received {}", report.plis_sent, report.plis_received));
+    cost_rows(report, &mut row);
+    if let Some(trouble) = &report.trouble {
+        row("trouble", trouble.clone());
+    }
+    text
+}
+
+/// What the tool and the server used.
+fn cost_rows(report: &Report, row: &mut impl FnMut(&str, String)) {
     let own = &report.own;
     row(
         "this tool",
@@ -344,10 +353,6 @@ pub fn table(report: &Report) -> String {
         );
         row("  memory", format!("{} KiB, {:.1} KiB per participant", server.rss_kib, server.rss_kib_per_participant));
     }
-    if let Some(trouble) = &report.trouble {
-        row("trouble", trouble.clone());
-    }
-    text
 }
 
 fn packets(video: u64, audio: u64, pps: f64) -> String {
