@@ -73,6 +73,8 @@ pub enum Input<'a> {
     Packet { track: TrackKey, encoding: EncodingIndex, packet: &'a Packet },
     /// A subscriber's decoder needs a keyframe (PLI or FIR).
     KeyframeWanted { seat: Seat, slot: SlotIndex },
+    /// What was forwarded to a slot could not be sent: its decoder can follow only from a keyframe on.
+    Starved { seat: Seat, slot: SlotIndex },
     /// So much of an encoding was lost on its way here that only a keyframe helps.
     Broken { track: TrackKey, encoding: EncodingIndex },
     /// A message from the data channel.

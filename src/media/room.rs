@@ -157,6 +157,7 @@ impl Room {
             Input::Unpublish { seat, track } => self.unpublish(seat, track, now),
             Input::Slots { seat, slots } => self.set_slots(seat, slots),
             Input::KeyframeWanted { seat, slot } => self.keyframe_wanted(seat, slot, now),
+            Input::Starved { seat, slot } => self.starved(seat, slot, now),
             Input::Broken { track, encoding } => self.broken(track, encoding, now),
             Input::Request { seat, request } => self.request(seat, request, now),
             Input::Change { seat, change } => self.change(seat, change, now),

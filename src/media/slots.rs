@@ -120,6 +120,15 @@ impl Room {
         self.participant_mut(seat)?.slots.get_mut(usize::from(index.0))
     }
 
+    /// A slot's video could not be sent. What is left of its frames is no use; a keyframe begins anew.
+    pub(super) fn starved(&mut self, seat: Seat, index: SlotIndex, now: Instant) {
+        let Some(slot) = self.slot_mut(seat, index) else { return };
+        slot.restart();
+        if let Some(binding) = slot.binding {
+            self.want_keyframe(binding.track, binding.target, now);
+        }
+    }
+
     /// What the slot was sent before must not leave after the change: a mute is at once.
     fn discard(&mut self, seat: Seat, slot: SlotIndex) {
         if let Some(peer) = self.peer_of(seat) {

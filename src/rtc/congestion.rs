@@ -40,6 +40,8 @@ const ORIGIN_US: u64 = 1_000_000_000;
 const FEEDBACK_MISSING_US: u64 = 500_000;
 /// How often GoogCC runs while feedback is missing. It lowers the estimate by a fifth a second, from the third on.
 const MISSING_INTERVAL_US: u64 = 500_000;
+/// Deadlines for missing feedback are multiples of this.
+const MISSING_GRID_US: u64 = 250_000;
 /// Pacing rate over the estimate; libwebrtc's.
 const PACING_FACTOR: f64 = 2.5;
 /// Lost packets that may wait for feedback of a received one.
@@ -275,8 +277,11 @@ impl Congestion {
 
     /// When to call [`Self::handle_timeout`] and ask for padding. May move later with each feedback.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let missing_us = (self.register.in_flight_bytes() > 0)
-            .then(|| (self.alive_at_us + FEEDBACK_MISSING_US).max(self.ran_at_us + MISSING_INTERVAL_US));
+        // On a grid, so that the deadline does not move with every feedback, and all subscribers' fall together.
+        let missing_us = (self.register.in_flight_bytes() > 0).then(|| {
+            let due_us = (self.alive_at_us + FEEDBACK_MISSING_US).max(self.ran_at_us + MISSING_INTERVAL_US);
+            due_us.next_multiple_of(MISSING_GRID_US)
+        });
         let due_us = match (missing_us, self.prober.next_padding_us()) {
             (Some(a), Some(b)) => a.min(b),
             (a, b) => a.or(b)?,

@@ -58,6 +58,8 @@ pub struct Egress {
     video: VecDeque<Queued>,
     /// Video that the pacer holds back, oldest first.
     held: VecDeque<Queued>,
+    /// Slots whose video was given up.
+    starved: Vec<u16>,
     round_trip: Duration,
     cname: String,
     clock: NtpClock,
@@ -129,6 +131,7 @@ impl Egress {
             audio: VecDeque::new(),
             video: VecDeque::new(),
             held: VecDeque::new(),
+            starved: Vec::new(),
             round_trip: DEFAULT_ROUND_TRIP,
             cname,
             clock,
@@ -351,16 +354,26 @@ impl Egress {
             return true;
         }
         self.held.push_back(*queued);
-        let mut overflows = verdict == Verdict::Overflow;
-        while overflows && self.held.len() > 1 {
-            // A packet of about the same size: what counts is the sum.
-            overflows = self.flow.dropped(wire);
-            let oldest = self.held.pop_front();
-            if oldest.is_some_and(|oldest| oldest.purpose == Purpose::Media) {
-                stats.drops.count(DropReason::SubscriberTooSlow);
-            }
+        if verdict == Verdict::Overflow {
+            self.starve(stats);
         }
         false
+    }
+
+    /// Gives up all that is held. Frames in pieces help no decoder: their slots wait for keyframes.
+    fn starve(&mut self, stats: &mut Stats) {
+        self.flow.none_held();
+        for queued in self.held.drain(..).filter(|queued| queued.purpose == Purpose::Media) {
+            stats.drops.count(DropReason::SubscriberTooSlow);
+            if !self.starved.contains(&queued.slot) {
+                self.starved.push(queued.slot);
+            }
+        }
+    }
+
+    /// A slot whose video was given up since the last call.
+    pub fn take_starved(&mut self) -> Option<usize> {
+        self.starved.pop().map(usize::from)
     }
 
     /// The packet is kept no longer.

@@ -3,27 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::clock::NtpClock;
 use super::demux::{self, Demux, MAX_ADDRESSES_PER_PEER, Route};
 use super::egress::RUN_BYTES_MAX;
 use super::formats::Formats;
 use super::ingress::Received;
+use super::media_path::Arrival;
 use super::path::Hop;
-use super::peer::{Arrival, MIN_SLEEP, Peer, PeerOutput, Phase, Shared};
+use super::peer::{Peer, PeerOutput, Phase, Shared};
 use super::schedule::{Schedule, Wake};
 use super::store::{PacketRef, PacketStore};
 use super::{Datagram, EngineConfig, Input, Output, Stats, Timer, Transmit};
 use crate::command::{EndReason, Notice, Transport};
 use crate::ids::{IdSource, RoomId, SessionId};
 use crate::media::meter::{DropReason, Drops};
-use crate::media::signal::Signal;
 use crate::media::{self, PeerKey, Room};
-
-/// How long `leave` may take to reach its client, and then DTLS to close. Both fit into a shutdown of 5 s.
-const LEAVE_LINGER: Duration = Duration::from_millis(500);
-const CLOSE_LINGER: Duration = Duration::from_millis(300);
 
 /// Sent buffers kept for the next runs; one is in use at a time.
 const SPARE_BUFFERS: usize = 4;
@@ -38,16 +34,16 @@ pub struct Engine {
     pub(super) sessions: BTreeMap<SessionId, PeerKey>,
     pub(super) demux: Demux,
     pub(super) shutting_down: bool,
-    schedule: Schedule,
+    pub(super) schedule: Schedule,
     /// Peers with something to send, in order of becoming so.
-    dirty: VecDeque<PeerKey>,
+    pub(super) dirty: VecDeque<PeerKey>,
     /// Peers that panicked.
-    failed: Vec<PeerKey>,
-    outputs: VecDeque<Output>,
+    pub(super) failed: Vec<PeerKey>,
+    pub(super) outputs: VecDeque<Output>,
     /// Buffers that have been sent.
     spare: Vec<Vec<u8>>,
     /// Drops and due copies of rooms that are gone.
-    retired: (Drops, u64),
+    pub(super) retired: (Drops, u64),
 }
 
 impl Engine {
@@ -115,26 +111,37 @@ impl Engine {
                 return Some(output);
             }
             let key = *self.dirty.front()?;
-            if let Some(transmit) = self.next_run(key, now) {
+            let transmit = self.next_run(key, now);
+            let has_more = |peer: &Box<Peer>| peer.has_work(now);
+            let peer = self.peers.get(key.0 as usize).and_then(Option::as_ref);
+            if transmit.is_none() || !peer.is_some_and(has_more) {
+                self.dirty.pop_front();
+                self.drained(key, now);
+            }
+            if let Some(transmit) = transmit {
+                // What the drain brought comes behind.
                 return Some(Output::Transmit(transmit));
             }
-            self.dirty.pop_front();
-            let ticked = self.with_peer(key, |peer, _| {
-                peer.dirty = false;
-                let wanted = peer.wants_tick;
-                if wanted {
-                    peer.tick(now);
-                }
-                wanted
-            });
-            if ticked == Some(true) {
-                self.drain_peer(key, None, now);
-            } else {
-                self.take_events(key, now);
-                self.settle_peer(key, now);
-            }
-            self.reap_failed(now);
         }
+    }
+
+    /// A peer's media has been sent: lets its str0m go on if that has something to say, and sets its next deadline.
+    fn drained(&mut self, key: PeerKey, now: Instant) {
+        let ticked = self.with_peer(key, |peer, _| {
+            peer.dirty = false;
+            let wanted = peer.wants_tick;
+            if wanted {
+                peer.tick(now);
+            }
+            wanted
+        });
+        self.take_events(key, now);
+        if ticked == Some(true) {
+            self.drain_peer(key, None, now);
+        } else {
+            self.settle_peer(key, now);
+        }
+        self.reap_failed(now);
     }
 
     /// Takes a [`Transmit`]'s buffer back, to be filled again.
@@ -264,7 +271,7 @@ impl Engine {
 
     /// Takes everything str0m has for us. `request` is the STUN request just received, whose success response would
     /// authenticate its source.
-    fn drain_peer(&mut self, key: PeerKey, request: Option<&Datagram<'_>>, now: Instant) {
+    pub(super) fn drain_peer(&mut self, key: PeerKey, request: Option<&Datagram<'_>>, now: Instant) {
         while let Some(output) = self.with_peer(key, |peer, _| peer.poll(now)).flatten() {
             match output {
                 PeerOutput::Transmit(transmit) => {
@@ -334,6 +341,7 @@ impl Engine {
             PeerOutput::ChannelOpen => media::Input::ChannelOpen(seat),
             PeerOutput::Request(request) => media::Input::Request { seat, request },
             PeerOutput::KeyframeWanted(slot) => media::Input::KeyframeWanted { seat, slot },
+            PeerOutput::Starved(slot) => media::Input::Starved { seat, slot },
             PeerOutput::Broken(track, encoding) => media::Input::Broken { track, encoding },
             _ => return,
         };
@@ -415,156 +423,5 @@ impl Engine {
         self.retired.1 += copies_due;
         self.room_keys.remove(&room.id());
         self.outputs.push_back(Output::Notice(Notice::RoomFinished { room: room.id(), reason, at: now }));
-    }
-
-    // === peers ===
-
-    /// Marks a peer as having something to send.
-    pub(super) fn touch(&mut self, key: PeerKey) {
-        let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
-        if !std::mem::replace(&mut peer.dirty, true) {
-            self.dirty.push_back(key);
-        }
-    }
-
-    /// Marks a peer whose str0m has something to send.
-    pub(super) fn touch_session(&mut self, key: PeerKey) {
-        if let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::as_mut) {
-            peer.wants_tick = true;
-        }
-        self.touch(key);
-    }
-
-    fn tell_peer(&mut self, key: PeerKey, signal: &Signal, now: Instant) {
-        let told = self.with_peer(key, |peer, _| {
-            peer.wants_tick = true;
-            peer.tell(signal)
-        });
-        match told {
-            Some(true) => self.touch(key),
-            Some(false) => self.leave(key, EndReason::SlowConsumer, now),
-            None => {}
-        }
-    }
-
-    /// Ends a session from our side: `leave` first, then goodbye on every layer.
-    pub(super) fn leave(&mut self, key: PeerKey, reason: EndReason, now: Instant) {
-        let until = now + LEAVE_LINGER;
-        if self.depart(key, reason, Phase::Leaving { until }, now) {
-            self.tell_peer(key, &Signal::leave(reason), now);
-        }
-    }
-
-    /// Ends a session the client has left or lost.
-    pub(super) fn end(&mut self, key: PeerKey, reason: EndReason, now: Instant) {
-        let until = now + CLOSE_LINGER;
-        if self.depart(key, reason, Phase::Closing { until }, now) {
-            self.with_peer(key, Peer::close);
-            self.touch(key);
-        }
-    }
-
-    /// Takes a participant out of the room and the session out of reach. False if that has happened before.
-    fn depart(&mut self, key: PeerKey, reason: EndReason, phase: Phase, now: Instant) -> bool {
-        let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::as_mut) else { return false };
-        if peer.is_leaving() {
-            return false;
-        }
-        peer.phase = phase;
-        peer.ingress.forget_tracks(&mut self.shared.store);
-        let (index, seat, session, participant) = (peer.room, peer.seat, peer.session, peer.participant);
-        let joined_at = peer.connected_at;
-        for ufrag in &peer.ufrags {
-            self.demux.remove_ufrag(ufrag);
-        }
-        self.sessions.remove(&session);
-        let room = self.rooms.get(index).and_then(Option::as_ref).map(Room::id);
-        self.tell_room(index, media::Input::Leave { seat, reason }, now);
-        if let Some(room) = room {
-            let ended = Notice::SessionEnded { room, participant, session, reason, joined_at, at: now };
-            self.outputs.push_back(Output::Notice(ended));
-        }
-        true
-    }
-
-    /// A peer's deadline has passed: its own, or str0m's.
-    fn wake_peer(&mut self, key: PeerKey, now: Instant) {
-        let Some(peer) = self.peers.get(key.0 as usize).and_then(Option::as_ref) else { return };
-        match peer.phase {
-            Phase::Connecting { until } if now >= until => self.end(key, EndReason::ConnectTimeout, now),
-            Phase::Lost { until } if now >= until => self.end(key, EndReason::ConnectionLost, now),
-            Phase::Connected => {
-                let until = now + self.config.restart_timeout;
-                self.with_peer(key, |peer, _| {
-                    if peer.is_silent(now) {
-                        peer.phase = Phase::Lost { until };
-                    }
-                });
-            }
-            _ => {}
-        }
-        let ticked = self.with_peer(key, |peer, _| {
-            peer.egress.flow().handle_timeout(now);
-            let due = now >= peer.due || peer.is_leaving();
-            if due {
-                peer.tick(now);
-            }
-            due
-        });
-        if ticked == Some(true) {
-            self.drain_peer(key, None, now);
-        }
-        // Feedback, reports, and what the pacer held back.
-        self.touch(key);
-    }
-
-    /// After a drain: what the peer's phase asks for, and its next deadline.
-    fn settle_peer(&mut self, key: PeerKey, now: Instant) {
-        let stage = self.with_peer(key, |peer, _| {
-            let (closing, until) = match peer.phase {
-                Phase::Leaving { until } => (false, until),
-                Phase::Closing { until } => (true, until),
-                _ => return None,
-            };
-            let done = if closing { !peer.is_alive() } else { peer.is_flushed() || !peer.is_alive() };
-            Some((closing, done || now >= until))
-        });
-        match stage.flatten() {
-            Some((false, true)) => {
-                self.with_peer(key, |peer, shared| {
-                    peer.phase = Phase::Closing { until: now + CLOSE_LINGER };
-                    peer.close(shared);
-                });
-                self.touch(key);
-            }
-            Some((true, true)) => return self.remove_peer(key),
-            _ => {}
-        }
-        let wake = self.peers.get(key.0 as usize).and_then(Option::as_ref).map(|peer| peer.wake());
-        // What is overdue is done with the next drain; it must not turn the loop before.
-        let wake = wake.map(|(at, timer)| (at.max(now + MIN_SLEEP), timer));
-        self.schedule.set(Wake::Peer(key), wake);
-    }
-
-    /// Forgets a peer altogether.
-    fn remove_peer(&mut self, key: PeerKey) {
-        self.schedule.set(Wake::Peer(key), None);
-        let Some(mut peer) = self.peers.get_mut(key.0 as usize).and_then(Option::take) else { return };
-        peer.ingress.forget_tracks(&mut self.shared.store);
-        peer.egress.close(&mut self.shared.stats);
-        for (transport, source) in &peer.addresses {
-            self.demux.unbind(*transport, *source, key);
-        }
-        // A peer that panicked may panic again while it is dropped.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(peer)));
-    }
-
-    fn reap_failed(&mut self, now: Instant) {
-        while let Some(key) = self.failed.pop() {
-            tracing::error!("a session panicked and was ended");
-            let until = now;
-            self.depart(key, EndReason::InternalError, Phase::Closing { until }, now);
-            self.remove_peer(key);
-        }
     }
 }

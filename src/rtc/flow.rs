@@ -89,12 +89,6 @@ impl Flow {
         self.pacer.release(wire_bytes as u16, now)
     }
 
-    /// A waiting packet was dropped. Whether more must go.
-    pub fn dropped(&mut self, wire_bytes: usize) -> bool {
-        self.pacer.dropped(wire_bytes as u16);
-        self.pacer.overflows()
-    }
-
     /// Nothing waits any more, whatever was counted.
     pub fn none_held(&mut self) {
         self.pacer.clear();

@@ -30,6 +30,7 @@ mod flow;
 mod formats;
 mod fragment;
 mod ingress;
+mod media_path;
 mod negotiate;
 mod offer;
 mod out_stream;
@@ -40,6 +41,7 @@ mod peer;
 mod register;
 mod retransmit;
 mod schedule;
+mod sessions;
 mod store;
 
 pub use crypto::Crypto;

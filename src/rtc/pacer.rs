@@ -28,7 +28,7 @@ pub enum Verdict {
     Send,
     /// Queue it behind what already waits; it is counted.
     Queue,
-    /// Queue it, but drop the oldest video first ([`Pacer::dropped`]): it waits too long.
+    /// Queue it, but then give up what waits ([`Pacer::clear`]): it waits too long.
     Overflow,
 }
 
@@ -105,19 +105,14 @@ impl Pacer {
         self.charge(wire_bytes);
     }
 
-    /// A waiting packet was dropped.
-    pub fn dropped(&mut self, wire_bytes: u16) {
+    /// A waiting packet left the queue.
+    fn dropped(&mut self, wire_bytes: u16) {
         self.queued_bytes = self.queued_bytes.saturating_sub(u64::from(wire_bytes));
     }
 
     /// Nothing waits any more.
     pub fn clear(&mut self) {
         self.queued_bytes = 0;
-    }
-
-    /// Whether what waits still waits too long: drop more.
-    pub fn overflows(&self) -> bool {
-        self.queue_us() > MAX_QUEUE_US
     }
 
     /// When to try [`Self::release`]; `None` if nothing waits.
@@ -192,11 +187,8 @@ mod tests {
         assert_eq!([Verdict::Send, Verdict::Queue, Verdict::Overflow].map(count), [25, 50, 5]);
         assert_eq!(pacer.admit(Kind::Retransmission, 1250, false, t0), Verdict::Overflow);
         assert_eq!(pacer.admit(Kind::Audio, 125, false, t0), Verdict::Send);
-        for _ in 0..6 {
-            assert!(pacer.overflows());
-            pacer.dropped(1250);
-        }
-        assert!(!pacer.overflows());
+        pacer.clear();
+        assert_eq!((pacer.next_release(), pacer.queued_bytes()), (None, 0));
     }
 
     #[test]

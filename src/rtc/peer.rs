@@ -8,25 +8,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use str0m::channel::ChannelId;
-use str0m::net::{Protocol, Receive};
+use str0m::net::Protocol;
 use str0m::{Event, IceConnectionState, Input, Output, Rtc};
 
 use super::clock::NtpClock;
-use super::egress::{Copy, Egress};
+use super::egress::Egress;
 use super::formats::{Formats, Incoming, Outgoing};
-use super::ingress::{Desk, Ingress, Received, Taken};
+use super::ingress::Ingress;
 use super::offer::Offer;
 use super::outbox::Outbox;
 use super::path::{Hop, Path};
-use super::store::{PacketRef, PacketStore};
-use super::{Datagram, Stats, Timer, Transmit, channel, crypto, demux};
+use super::store::PacketStore;
+use super::{Stats, Timer, Transmit, channel, crypto, demux};
 use crate::command::{EndReason, MediaKind, Transport};
 use crate::ids::{IdSource, ParticipantId, SessionId};
-use crate::media::meter::DropReason;
 use crate::media::signal::{Request, Signal};
-use crate::media::{EncodingIndex, Forward, Seat, SlotIndex, TrackKey};
-use crate::rtp::rtcp::{self, Packet};
-use crate::units::Bitrate;
+use crate::media::{EncodingIndex, Seat, SlotIndex, TrackKey};
 
 /// str0m may ask to be woken at once; a millisecond later is soon enough and never a busy loop.
 pub const MIN_SLEEP: Duration = Duration::from_millis(1);
@@ -61,12 +58,12 @@ pub struct Peer {
     pub ingress: Ingress,
     pub egress: Egress,
     pub(super) cname: String,
-    incoming: Incoming,
-    outgoing: Outgoing,
+    pub(super) incoming: Incoming,
+    pub(super) outgoing: Outgoing,
     channel: Option<ChannelId>,
     outbox: Outbox,
     /// What came of RTCP.
-    events: VecDeque<PeerOutput>,
+    pub(super) events: VecDeque<PeerOutput>,
     /// When the client was last heard, and when to look whether it still is.
     pub heard_at: Instant,
     silence_due: Instant,
@@ -132,19 +129,12 @@ pub enum PeerOutput {
     ChannelOpen,
     Request(Request),
     KeyframeWanted(SlotIndex),
+    /// The subscriber's network took too little: the slot's video was given up.
+    Starved(SlotIndex),
     /// Too much of an encoding was lost to be asked for again.
     Broken(TrackKey, EncodingIndex),
     /// The client closed its PeerConnection, or str0m gave up.
     Ended(EndReason),
-}
-
-/// What a datagram was.
-pub enum Arrival {
-    Media(Received),
-    /// RTCP, or RTP that is not forwarded. [`Peer::take_event`] has what came of it.
-    Feedback,
-    /// str0m's. Drain [`Peer::poll`].
-    Session,
 }
 
 /// Whose PeerConnection a new [`Peer`] is.
@@ -191,82 +181,6 @@ impl Peer {
         }
     }
 
-    // === input ===
-
-    /// One datagram.
-    pub fn receive(
-        &mut self,
-        datagram: &Datagram<'_>,
-        shared: &mut Shared,
-        now: Instant,
-    ) -> Result<Arrival, DropReason> {
-        match demux::media(datagram.contents) {
-            Some(demux::Media::Rtp) => return self.rtp(datagram.contents, shared, now),
-            Some(demux::Media::Rtcp) => return self.rtcp(datagram.contents, shared, now),
-            None => {}
-        }
-        let contents = datagram.contents.try_into().map_err(|_| DropReason::Malformed)?;
-        let proto = match datagram.transport {
-            Transport::Udp => Protocol::Udp,
-            Transport::Tcp => Protocol::Tcp,
-        };
-        let receive = Receive { proto, source: datagram.source, destination: datagram.destination, contents };
-        self.rtc.handle_input(Input::Receive(now, receive)).map_err(|_| DropReason::Malformed)?;
-        Ok(Arrival::Session)
-    }
-
-    fn rtp(&mut self, contents: &[u8], shared: &mut Shared, now: Instant) -> Result<Arrival, DropReason> {
-        let Shared { formats, store, plain, .. } = shared;
-        let (incoming, config) = (&mut self.incoming, self.rtc.codec_config());
-        let mut meaning = |pt| incoming.of(pt, config, formats);
-        let mut desk = Desk { formats: &mut meaning, store, plain };
-        match self.ingress.receive(contents, &mut desk, now) {
-            Taken::Packet(received) => {
-                if received.broken {
-                    self.events.push_back(PeerOutput::Broken(received.track, received.encoding));
-                }
-                Ok(Arrival::Media(received))
-            }
-            Taken::Nothing => Ok(Arrival::Feedback),
-            Taken::Dropped(reason) => Err(reason),
-        }
-    }
-
-    fn rtcp(&mut self, contents: &[u8], shared: &mut Shared, now: Instant) -> Result<Arrival, DropReason> {
-        let Shared { store, stats, plain, .. } = shared;
-        self.ingress.open_rtcp(contents, plain)?;
-        for packet in rtcp::parse(plain) {
-            let Ok(packet) = packet else { break };
-            match packet {
-                Packet::SenderReport { ssrc, info, reports } => {
-                    self.ingress.sender_report(ssrc, &info, now);
-                    reports.for_each(|block| self.egress.reported(&block, now));
-                }
-                Packet::ReceiverReport { reports, .. } => reports.for_each(|block| self.egress.reported(&block, now)),
-                Packet::Nack { media, pairs, .. } => {
-                    self.egress.retransmit(media, pairs.lost(), store, stats, now);
-                }
-                Packet::TransportFeedback(feedback) => self.egress.flow().feedback(&feedback, now),
-                Packet::Remb { bitrate_bps, .. } => self.egress.flow().remb(Bitrate::from_bps(bitrate_bps), now),
-                Packet::Pli { media, .. } => self.keyframe_wanted(media, stats),
-                Packet::Fir { entries, .. } => {
-                    for (ssrc, _) in entries {
-                        self.keyframe_wanted(ssrc, stats);
-                    }
-                }
-                // Goodbyes are said over DTLS and HTTP; a stream's end shows in its silence.
-                _ => {}
-            }
-        }
-        Ok(Arrival::Feedback)
-    }
-
-    fn keyframe_wanted(&mut self, ssrc: u32, stats: &mut Stats) {
-        let Some(slot) = self.egress.slot_of(ssrc) else { return };
-        stats.keyframe_requests_in += 1;
-        self.events.push_back(PeerOutput::KeyframeWanted(SlotIndex(slot as u16)));
-    }
-
     /// Lets time pass, which also releases what was written. Drain [`Self::poll`] afterwards.
     pub fn tick(&mut self, now: Instant) {
         self.wants_tick = false;
@@ -274,62 +188,6 @@ impl Peer {
         if self.rtc.handle_input(Input::Timeout(now)).is_err() {
             self.rtc.disconnect();
         }
-    }
-
-    // === media ===
-
-    /// Queues one copy of a packet for a slot, or says why not.
-    pub fn push(
-        &mut self,
-        forward: &Forward,
-        packet: PacketRef,
-        received: &Received,
-        shared: &Shared,
-        now: Instant,
-    ) -> Result<(), DropReason> {
-        if !matches!(self.phase, Phase::Connected | Phase::Lost { .. }) {
-            return Err(DropReason::SubscriberNotReady);
-        }
-        let types = self.outgoing.of(received.format, self.rtc.codec_config(), &shared.formats);
-        let types = types.ok_or(DropReason::CodecMismatch)?;
-        let copy = Copy {
-            packet,
-            slot: usize::from(forward.slot.0),
-            seq: forward.seq,
-            timestamp: forward.timestamp,
-            captured_at: forward.captured_at,
-            clock_rate_hz: received.facts.codec.clock_rate_hz(),
-            bytes: received.facts.bytes,
-            payload_type: types.media,
-            rtx_payload_type: types.rtx,
-        };
-        self.egress.push(&copy, now)
-    }
-
-    /// Seals what waits into the buffer: datagrams of the returned length, the last maybe shorter. Zero if none.
-    pub fn fill(&mut self, buffer: &mut Vec<u8>, shared: &mut Shared, now: Instant) -> usize {
-        if self.egress.is_ready() && self.ingress.has_feedback(now) {
-            let round_trip = self.egress.round_trip();
-            self.ingress.feedback(self.egress.rtcp(), &self.cname, round_trip, now);
-        }
-        self.egress.fill(buffer, &shared.store, &mut shared.stats, now)
-    }
-
-    /// Whether [`Self::fill`] would send something.
-    pub fn has_work(&self, now: Instant) -> bool {
-        self.egress.has_work(now) || self.ingress.has_feedback(now)
-    }
-
-    /// Where media goes now, of UDP and TCP the one in use.
-    pub fn hop(&mut self, now: Instant) -> Option<Hop> {
-        let hop = self.path.current(now)?;
-        self.sends_to = Some((hop.transport, hop.remote.ip()));
-        Some(hop)
-    }
-
-    /// Asks the client for a keyframe of one of its encodings.
-    pub fn request_keyframe(&mut self, track: TrackKey, encoding: EncodingIndex) -> bool {
-        self.ingress.request_keyframe(track, encoding, self.egress.rtcp())
     }
 
     /// Queues a message on the data channel. False if the client reads too slowly to take it.

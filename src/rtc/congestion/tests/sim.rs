@@ -203,10 +203,8 @@ impl World {
                 Verdict::Send => self.transmit(Kind::Video, size),
                 Verdict::Queue => self.waiting.push_back(size),
                 Verdict::Overflow => {
-                    self.waiting.push_back(size);
-                    while self.pacer.overflows() {
-                        self.pacer.dropped(self.waiting.pop_front().unwrap());
-                    }
+                    self.waiting.clear();
+                    self.pacer.clear();
                 }
             }
             starts_frame = false;
