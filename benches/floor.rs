@@ -131,18 +131,6 @@ struct Subscriber {
     address: SocketAddr,
     /// Where the packets arrive.
     socket: UdpSocket,
-    /// The socket takes whole runs (GRO) with timestamps, as `stube load`'s do.
-    coalesced: Option<UdpSocketState>,
-}
-
-impl Subscriber {
-    /// Bytes and bytes of each packet.
-    fn receive(&self, into: &mut [u8]) -> std::io::Result<(usize, usize)> {
-        let Some(state) = &self.coalesced else { return self.socket.recv(into).map(|length| (length, length)) };
-        let mut meta = [RecvMeta::default()];
-        state.recv((&self.socket).into(), &mut [IoSliceMut::new(into)], &mut meta)?;
-        Ok((meta[0].len, meta[0].stride))
-    }
 }
 
 fn socket() -> UdpSocket {
@@ -178,19 +166,17 @@ struct Room {
 }
 
 impl Room {
-    fn new(algorithm: &'static Algorithm, part: &Part, coalesced: bool) -> Self {
+    fn new(algorithm: &'static Algorithm, part: &Part) -> Self {
         let (feeder, forwarder) = (socket(), socket());
         let frame = part.frame;
         let subscriber = |number: u32| {
             let socket = socket();
-            let state = coalesced.then(|| UdpSocketState::new((&socket).into()).expect("a UDP socket"));
             Subscriber {
                 context: Context::new(algorithm, number + 1),
                 seq_offset: number as u16,
                 timestamp_offset: number * 77,
                 wide_seq: 0,
                 address: address(&socket),
-                coalesced: state,
                 socket,
             }
         };
@@ -288,16 +274,15 @@ impl Room {
         for subscriber in &self.subscribers {
             let mut expected = 0u16;
             while usize::from(expected) < frames * self.frame.packets {
-                let (length, stride) = subscriber.receive(&mut self.received).expect("nothing is lost on loopback");
-                assert_eq!(stride, self.frame.packet_bytes());
-                for packet in self.received[..length].chunks(stride) {
-                    assert_eq!(&packet[2..4], (expected + subscriber.seq_offset).to_be_bytes());
-                    subscriber.context.open(packet, plain);
-                    assert!(plain.iter().all(|byte| *byte == expected as u8));
-                    expected += 1;
-                }
+                let length = subscriber.socket.recv(&mut self.received).expect("nothing is lost on loopback");
+                let packet = &self.received[..length];
+                assert_eq!(length, self.frame.packet_bytes());
+                assert_eq!(&packet[2..4], (expected + subscriber.seq_offset).to_be_bytes());
+                subscriber.context.open(packet, plain);
+                assert!(plain.iter().all(|byte| *byte == expected as u8));
+                expected += 1;
             }
-            assert!(subscriber.receive(&mut self.received).is_err(), "more than was sent");
+            assert!(subscriber.socket.recv(&mut self.received).is_err(), "more than was sent");
         }
     }
 
@@ -357,7 +342,7 @@ fn print_shape(name: &str, rounds: usize) {
     let parts = shape(name).expect("--shape a, b, c or d");
     let mut sums = [0.0; 4];
     for part in &parts {
-        let mut room = Room::new(&AES_256_GCM, part, true);
+        let mut room = Room::new(&AES_256_GCM, part);
         let costs = costs(&mut room, &[Send::Gso, Send::Plain], rounds);
         for (method, costs) in costs.iter().enumerate() {
             for (place, percent) in [10, 50].into_iter().enumerate() {
@@ -388,7 +373,7 @@ fn main() {
     for subscribers in [10, 50] {
         for (algorithm, cipher) in [(&AES_128_GCM, "AES-128-GCM"), (&AES_256_GCM, "AES-256-GCM")] {
             let part = Part { share: 1.0, frame: VIDEO, subscribers, unforwarded: 0.0 };
-            let mut room = Room::new(algorithm, &part, false);
+            let mut room = Room::new(algorithm, &part);
             let costs = costs(&mut room, &[Send::Nothing, Send::Plain, Send::Gso], rounds);
             for (send, costs) in names.iter().zip(costs) {
                 let at = |percent: usize| percentile(&costs, percent).map_or("-".into(), |ns| format!("{ns:.0}"));
