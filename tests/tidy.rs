@@ -269,6 +269,24 @@ fn error_codes_are_documented(files: &[File], protocol: &str) -> Vec<String> {
     unexplained.collect()
 }
 
+/// Packages of a Cargo.lock with their versions.
+fn locked(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.split("[[package]]").filter_map(|package| {
+        let value = |key: &str| package.lines().find_map(|line| line.strip_prefix(key)?.split('"').nth(1));
+        Some((value("name = ")?, value("version = ")?))
+    })
+}
+
+/// What is fuzzed is what is shipped: the fuzz crate, a workspace of its own, locks the same versions.
+fn locks_agree(server: &str, fuzz: &str) -> Vec<String> {
+    let known: Vec<_> = locked(server).collect();
+    let differs = |(name, version): &(&str, &str)| {
+        known.iter().any(|(other, _)| other == name) && !known.contains(&(*name, *version))
+    };
+    let fix = "cp Cargo.lock fuzz/Cargo.lock && cargo metadata --manifest-path fuzz/Cargo.toml >/dev/null";
+    locked(fuzz).filter(differs).map(|(name, version)| format!("fuzz/Cargo.lock: {name} {version}; {fix}")).collect()
+}
+
 // ---- the project -----------------------------------------------------------------------------------------------------
 
 fn collect(folder: &Path, into: &mut Vec<File>) {
@@ -286,7 +304,7 @@ fn collect(folder: &Path, into: &mut Vec<File>) {
 /// The project's own Rust files; cargo runs tests in the package's root.
 fn project() -> Vec<File> {
     let mut files = Vec::new();
-    for folder in ["src", "tests", "benches"] {
+    for folder in ["src", "tests", "benches", "fuzz"] {
         collect(Path::new(folder), &mut files);
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -395,6 +413,17 @@ macro_rules! on_the_project {
             super::fine(&super::$name(&super::project()));
         }
     )*} };
+}
+
+#[test]
+fn the_fuzzed_versions_are_the_shipped_ones() {
+    let lock = |versions: &[&str]| -> String {
+        versions.iter().map(|version| format!("[[package]]\nname = \"a\"\nversion = \"{version}\"\n\n")).collect()
+    };
+    assert_eq!(locks_agree(&lock(&["1.0.0", "2.0.0"]), &lock(&["2.0.1"])).len(), 1);
+    assert!(locks_agree(&lock(&["1.0.0", "2.0.0"]), &lock(&["2.0.0"])).is_empty());
+    let read = |path: &str| fs::read_to_string(path).expect("a committed lock file");
+    fine(&locks_agree(&read("Cargo.lock"), &read("fuzz/Cargo.lock")));
 }
 
 on_the_project! {
