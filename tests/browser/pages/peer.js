@@ -97,6 +97,9 @@ globalThis.peer = {
     ));
   },
 
+  /** All statistics, as the browser gives them. */
+  reports: async () => [...(await call.peerConnection.getStats()).values()].map((report) => ({ ...report })),
+
   /** Joins to watch only; milliseconds from the request to the first decoded frame. */
   async timeToFirstFrame({ url, token }) {
     call = new Call({ url, token });
