@@ -1,6 +1,7 @@
 // What a test asks of a page. What was received is read from getStats() here, not through stube.js.
 
 import { Call } from '/web/stube.js';
+import * as lipSync from './lips.js';
 
 const SMALL = { width: 320, height: 180, frameRate: 15 };
 const PLAIN_AUDIO = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
@@ -12,8 +13,9 @@ let screen = null;
 
 globalThis.peer = {
   /** Joins with fake devices; `devices` names those to open. */
-  async join({ url, token, devices = ['microphone', 'camera'], picture = SMALL, camera = {}, slots, tcpOnly }) {
+  async join({ url, token, devices = ['microphone', 'camera'], picture = SMALL, camera = {}, slots, tcpOnly, lips }) {
     if (tcpOnly) keepOnlyTcp();
+    if (lips) lipSync.install(lips);
     const publish = [];
     for (const source of devices) publish.push({ source, track: await open(source, picture), ...(source === 'camera' && camera) });
     call = new Call({ url, token, publish, slots });
@@ -99,6 +101,9 @@ globalThis.peer = {
 
   /** All statistics, as the browser gives them. */
   reports: async () => [...(await call.peerConnection.getStats()).values()].map((report) => ({ ...report })),
+
+  /** How far apart sound and picture are; see lips.js. */
+  watchLips: (forMs) => lipSync.watch(call.peerConnection, forMs),
 
   /** Joins to watch only; milliseconds from the request to the first decoded frame. */
   async timeToFirstFrame({ url, token }) {
