@@ -45,6 +45,22 @@ export class Firewall {
     return { seen: count('seen'), lost: count('lost') };
   }
 
+  /**
+   * What a NAT does that forgets a mapping and makes another: from now on the server sees a client's port as `alias`,
+   * and what it sends to the port itself is lost.
+   */
+  async rebind(port, server, alias) {
+    await this.#chain('outgoing', 'filter hook output priority 0');
+    await this.#chain('incoming', 'filter hook prerouting priority 0');
+    // One line is one transaction.
+    this.#tell([
+      `add rule inet ${this.#name} outgoing udp sport ${port} udp dport ${server} udp sport set ${alias}`,
+      `add rule inet ${this.#name} incoming udp sport ${server} udp dport ${alias} udp dport set ${port} accept`,
+      `add rule inet ${this.#name} incoming udp sport ${server} udp dport ${port} counter drop comment "rebound"`,
+    ].join('; '));
+    await eventually('the mapping is in place', async () => (await this.#rules()).includes('"rebound"'));
+  }
+
   /** Loses nothing any more. */
   async calm() {
     this.#tell(`flush chain inet ${this.#name} input`);

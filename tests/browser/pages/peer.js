@@ -13,8 +13,9 @@ let screen = null;
 
 globalThis.peer = {
   /** Joins with fake devices; `devices` names those to open. */
-  async join({ url, token, devices = ['microphone', 'camera'], picture = SMALL, camera = {}, slots, tcpOnly, lips }) {
-    if (tcpOnly) keepOnlyTcp();
+  async join({ url, token, devices = ['microphone', 'camera'], picture = SMALL, camera = {}, slots, tcpOnly, onePath, lips }) {
+    if (tcpOnly) keepOnly(([, , protocol]) => protocol === 'tcp');
+    if (onePath) keepOnly(isIpv4OverUdp);
     if (lips) lipSync.install(lips);
     const publish = [];
     for (const source of devices) publish.push({ source, track: await open(source, picture), ...(source === 'camera' && camera) });
@@ -149,10 +150,16 @@ function play() {
   document.body.replaceChildren(...players);
 }
 
-/** Hides the server's UDP addresses from the browser; the server learns none of ours, for we send none. */
-function keepOnlyTcp() {
+/** Hides server candidates from the browser; the server learns none of ours, for we send none. */
+function keepOnly(isKept) {
   const { setRemoteDescription } = RTCPeerConnection.prototype;
   RTCPeerConnection.prototype.setRemoteDescription = function set({ type, sdp }) {
-    return setRemoteDescription.call(this, { type, sdp: sdp.replace(/^a=candidate:\S+ \d+ udp .*\r\n/gim, '') });
+    const kept = sdp.split(/(?<=\n)/).filter((line) => !line.startsWith('a=candidate:') || isKept(line.toLowerCase().split(' ')));
+    return setRemoteDescription.call(this, { type, sdp: kept.join('') });
   };
+}
+
+/** Not over loopback, where Chromium has no candidate. */
+function isIpv4OverUdp([, , protocol, , address]) {
+  return protocol === 'udp' && address.includes('.') && !address.startsWith('127.');
 }
