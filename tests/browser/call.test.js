@@ -94,6 +94,14 @@ describe('three Chromium and one Firefox in a room', () => {
     }
   });
 
+  test('media is sealed with an AEAD in both browsers', async (context) => {
+    for (const peer of [ada, frida]) {
+      const ciphers = (await peer.reports('transport')).map(({ srtpCipher }) => srtpCipher);
+      context.diagnostic(`${peer.identity}: ${ciphers}`);
+      assert.ok(ciphers.length > 0 && ciphers.every((cipher) => /AEAD_AES_(128|256)_GCM$/.test(cipher)), `${ciphers}`);
+    }
+  });
+
   test('messages reach everyone, or those named', async () => {
     await frida.do('send', { topic: 'chat', data: { text: 'hello' } });
     await linus.do('send', { topic: 'chat', data: { text: 'psst' }, to: ['ada'] });

@@ -1,10 +1,14 @@
-// Trouble on the way: ICE restarts, TCP only, a server that comes back.
+// Trouble on the way: ICE restarts, TCP only, other NAT mappings, a server that comes back.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { eventually } from './harness/eventually.js';
+import { Firewall } from './harness/firewall.js';
 import { Peer, assertFullMesh } from './harness/peer.js';
 import { useWorld } from './harness/world.js';
+
+/** Below Linux' ephemeral ports, so that nobody is given it meanwhile; nothing is bound to it. */
+const FREE_PORT = 21_370;
 
 describe('the way to the server', () => {
   const world = useWorld('network', { STUBE__ROOMS__AUTO_CREATE: 'true' });
@@ -62,6 +66,33 @@ describe('the way to the server', () => {
     await assertFullMesh([ada, grace]);
     assert.equal((await ada.do('summary')).transport, 'tcp');
     assert.equal((await grace.do('summary')).transport, 'udp');
+    await Promise.all([ada.leave(), grace.leave()]);
+  });
+
+  test('another NAT mapping is followed at once, without an ICE restart', async (context) => {
+    const room = await world.server.room('rebind');
+    // With one path each: Chromium would take another one if it had it.
+    const ada = await Peer.join(world, room, 'ada', { onePath: true });
+    const grace = await Peer.join(world, room, 'grace', { devices: [], onePath: true });
+    await grace.hears('ada', 'camera');
+    const firewall = await Firewall.start();
+    try {
+      for (const [peer, alias] of [[grace, FREE_PORT], [ada, FREE_PORT + 1]]) {
+        const { own, server } = await peer.ports();
+        await firewall.rebind(own, server, alias);
+        const begin = performance.now();
+        const { frames } = await grace.flowOf('ada', 'camera');
+        // Chromium asks for consent every 2.5 s; until then nobody can know.
+        await eventually('the picture goes on', async () => (await grace.flowOf('ada', 'camera')).frames > frames + 3, 6_000);
+        context.diagnostic(`${peer.identity}'s mapping changed: on after ${Math.round(performance.now() - begin)} ms`);
+        await eventually('the server answers at the new port', async () => (await peer.ports()).own === alias);
+        assert.deepEqual(await peer.do('states'), ['connecting', 'connected'], 'no ICE restart');
+        await grace.keepsHearing('ada', 'camera');
+        await grace.keepsHearing('ada', 'microphone');
+      }
+    } finally {
+      await firewall.stop();
+    }
     await Promise.all([ada.leave(), grace.leave()]);
   });
 

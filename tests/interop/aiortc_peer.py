@@ -1,11 +1,19 @@
 """aiortc as a WHIP publisher and a WHEP player, with a picture and a tone that can be recognised after decoding."""
 
 import asyncio
+import contextlib
 import fractions
 import time
 
 import numpy
-from aiortc import AudioStreamTrack, RTCPeerConnection, RTCRtpSender, RTCSessionDescription, VideoStreamTrack
+from aiortc import (
+    AudioStreamTrack,
+    RTCPeerConnection,
+    RTCRtpSender,
+    RTCSessionDescription,
+    VideoStreamTrack,
+    rtcdtlstransport,
+)
 from aiortc.mediastreams import MediaStreamError
 from av import AudioFrame, VideoFrame
 
@@ -47,6 +55,24 @@ class Tone(AudioStreamTrack):
         frame.sample_rate, frame.pts, frame.time_base = RATE_HZ, self.count * SAMPLES, fractions.Fraction(1, RATE_HZ)
         self.count += 1
         return frame
+
+
+@contextlib.contextmanager
+def only_srtp_profile(name):
+    """Peers made meanwhile offer this SRTP protection profile alone."""
+    profiles = rtcdtlstransport.SRTP_PROFILES
+    rtcdtlstransport.SRTP_PROFILES = [p for p in profiles if p.openssl_profile.decode() == name]
+    assert rtcdtlstransport.SRTP_PROFILES, f"this aiortc has no {name}, only {profiles}"
+    try:
+        yield
+    finally:
+        rtcdtlstransport.SRTP_PROFILES = profiles
+
+
+def srtp_profiles(peer):
+    """The names of what the handshakes of a connected peer's transports chose."""
+    transports = {transceiver.sender.transport for transceiver in peer.getTransceivers()}
+    return {transport._ssl.get_selected_srtp_profile().decode() for transport in transports}
 
 
 async def _connect(server, peer, path, token):

@@ -11,7 +11,7 @@ import imageio_ffmpeg
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from aiortc_peer import TONE_HZ, Player, publish
+from aiortc_peer import TONE_HZ, Player, only_srtp_profile, publish, srtp_profiles
 from server import CONNECT_TIMEOUT_S, Server, until
 
 HERE = pathlib.Path(__file__).parent
@@ -63,6 +63,21 @@ async def aiortc_to_aiortc(server, room, codec):
         await server.delete(session, expect=404)
     finally:
         await publisher.close()
+    await empties(server, room)
+
+
+async def srtp_profile(server, room, name):
+    """libsrtp and the server open what the other has sealed with this profile, sound and picture, both ways."""
+    with only_srtp_profile(name):
+        publisher, session = await publish(server, await server.token(room, "camera"), "vp8")
+        try:
+            async with player(server, room, "camera") as playing:
+                assert srtp_profiles(publisher) == srtp_profiles(playing.peer) == {name}
+                await check_played(playing)
+                await server.delete(playing.session)
+            await server.delete(session)
+        finally:
+            await publisher.close()
     await empties(server, room)
 
 
@@ -139,6 +154,9 @@ async def gstreamer_is_refused(server, room):
 CASES = {
     "aiortc-vp8": lambda server, room: aiortc_to_aiortc(server, room, "vp8"),
     "aiortc-h264": lambda server, room: aiortc_to_aiortc(server, room, "h264"),
+    "srtp-256-gcm": lambda server, room: srtp_profile(server, room, "SRTP_AEAD_AES_256_GCM"),
+    "srtp-128-gcm": lambda server, room: srtp_profile(server, room, "SRTP_AEAD_AES_128_GCM"),
+    "srtp-128-cm-sha1": lambda server, room: srtp_profile(server, room, "SRTP_AES128_CM_SHA1_80"),
     "ffmpeg-passive": ffmpeg_to_aiortc,
     "ffmpeg-active": lambda server, room: ffmpeg_to_aiortc(server, room, "-whip_flags", "dtls_active"),
     "gstreamer-rsa": gstreamer_is_refused,

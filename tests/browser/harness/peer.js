@@ -72,6 +72,22 @@ export class Peer {
     return (await this.received()).find((flow) => flow.identity === identity && flow.source === source);
   }
 
+  /** All statistics of one type, as the browser gives them. */
+  async reports(type) {
+    return (await this.do('reports')).filter((report) => report.type === type);
+  }
+
+  /** The UDP ports this one's media takes: its own and the server's. */
+  async ports() {
+    const reports = await this.do('reports');
+    const named = new Map(reports.map((report) => [report.id, report]));
+    const chosen = named.get(reports.find(({ type }) => type === 'transport')?.selectedCandidatePairId)
+      ?? reports.find(({ type, selected }) => type === 'candidate-pair' && selected);
+    const ends = [named.get(chosen.localCandidateId), named.get(chosen.remoteCandidateId)];
+    assert.ok(ends.every(({ protocol }) => protocol === 'udp'), `not over UDP: ${JSON.stringify(ends)}`);
+    return { own: ends[0].port, server: ends[1].port };
+  }
+
   /** Whom this one knows of, sorted. */
   async others() {
     return (await this.do('others')).sort();

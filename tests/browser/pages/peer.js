@@ -1,6 +1,7 @@
 // What a test asks of a page. What was received is read from getStats() here, not through stube.js.
 
 import { Call } from '/web/stube.js';
+import * as lipSync from './lips.js';
 
 const SMALL = { width: 320, height: 180, frameRate: 15 };
 const PLAIN_AUDIO = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
@@ -12,8 +13,10 @@ let screen = null;
 
 globalThis.peer = {
   /** Joins with fake devices; `devices` names those to open. */
-  async join({ url, token, devices = ['microphone', 'camera'], picture = SMALL, camera = {}, slots, tcpOnly }) {
-    if (tcpOnly) keepOnlyTcp();
+  async join({ url, token, devices = ['microphone', 'camera'], picture = SMALL, camera = {}, slots, tcpOnly, onePath, lips }) {
+    if (tcpOnly) keepOnly(([, , protocol]) => protocol === 'tcp');
+    if (onePath) keepOnly(isIpv4OverUdp);
+    if (lips) lipSync.install(lips);
     const publish = [];
     for (const source of devices) publish.push({ source, track: await open(source, picture), ...(source === 'camera' && camera) });
     call = new Call({ url, token, publish, slots });
@@ -97,6 +100,12 @@ globalThis.peer = {
     ));
   },
 
+  /** All statistics, as the browser gives them. */
+  reports: async () => [...(await call.peerConnection.getStats()).values()].map((report) => ({ ...report })),
+
+  /** How far apart sound and picture are; see lips.js. */
+  watchLips: (forMs) => lipSync.watch(call.peerConnection, forMs),
+
   /** Joins to watch only; milliseconds from the request to the first decoded frame. */
   async timeToFirstFrame({ url, token }) {
     call = new Call({ url, token });
@@ -141,10 +150,16 @@ function play() {
   document.body.replaceChildren(...players);
 }
 
-/** Hides the server's UDP addresses from the browser; the server learns none of ours, for we send none. */
-function keepOnlyTcp() {
+/** Hides server candidates from the browser; the server learns none of ours, for we send none. */
+function keepOnly(isKept) {
   const { setRemoteDescription } = RTCPeerConnection.prototype;
   RTCPeerConnection.prototype.setRemoteDescription = function set({ type, sdp }) {
-    return setRemoteDescription.call(this, { type, sdp: sdp.replace(/^a=candidate:\S+ \d+ udp .*\r\n/gim, '') });
+    const kept = sdp.split(/(?<=\n)/).filter((line) => !line.startsWith('a=candidate:') || isKept(line.toLowerCase().split(' ')));
+    return setRemoteDescription.call(this, { type, sdp: kept.join('') });
   };
+}
+
+/** Not over loopback, where Chromium has no candidate. */
+function isIpv4OverUdp([, , protocol, , address]) {
+  return protocol === 'udp' && address.includes('.') && !address.startsWith('127.');
 }
