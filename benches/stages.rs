@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, MAX_TAG_LEN, Nonce, UnboundKey};
-use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use stube::rtp::extensions::{self, Extension, ExtensionIds, MAX_BLOCK_BYTES, Own, Values};
 use stube::rtp::feedback::ArrivalRecorder;
 use stube::rtp::header::{FIXED_BYTES, Fixed, Header};
@@ -103,15 +103,15 @@ fn srtp(criterion: &mut Criterion) {
             let payload = vec![3; payload_bytes];
             let mut packet = header(1).to_vec();
             packet.resize(HEADER_BYTES + payload_bytes + profile.rtp_tag_bytes(), 0);
-            let id = BenchmarkId::new(format!("seal_rtp {name}"), payload_bytes);
-            criterion.bench_function(&id.to_string(), |bencher| {
+            let id = format!("seal_rtp {name}/{payload_bytes}");
+            criterion.bench_function(&id, |bencher| {
                 bencher.iter(|| sealer.seal_rtp(SSRC, 1, &mut packet, HEADER_BYTES, black_box(&payload)));
             });
             // Sealed anew: a filter may have skipped the bench above.
             sealer.seal_rtp(SSRC, 1, &mut packet, HEADER_BYTES, &payload).expect("sizes fit");
             let mut out = Vec::new();
-            let id = BenchmarkId::new(format!("open_rtp_into {name}"), payload_bytes);
-            criterion.bench_function(&id.to_string(), |bencher| {
+            let id = format!("open_rtp_into {name}/{payload_bytes}");
+            criterion.bench_function(&id, |bencher| {
                 bencher.iter(|| {
                     let opened = opener.open_rtp_into(SSRC, 1, black_box(&packet), HEADER_BYTES, &mut out);
                     opened.expect("authentic");
