@@ -72,6 +72,8 @@ pub struct Ingress {
     reporter_ssrc: u32,
     feedback_due: Option<Instant>,
     report_due: Option<Instant>,
+    /// When a NACK is next due, in microseconds of the clock; may be too early.
+    nacks_due_us: Option<u64>,
 }
 
 /// Whose packets an SSRC carries.
@@ -131,6 +133,7 @@ impl Ingress {
             reporter_ssrc,
             feedback_due: None,
             report_due: None,
+            nacks_due_us: None,
         }
     }
 
@@ -278,6 +281,8 @@ impl Ingress {
         let micros = self.clock.micros(now);
         let stream = &mut self.streams[place];
         let broken = meaning.has_rtx && stream.nacks.received(seq, micros);
+        let due = meaning.has_rtx.then(|| stream.nacks.next_due()).flatten();
+        self.nacks_due_us = self.nacks_due_us.into_iter().chain(due).min();
         let rate = meaning.codec.clock_rate_hz();
         let captured_at = self.publisher_clock.captured_at(stream.report, header.timestamp, rate, now);
         let ring = *stream.ring.get_or_insert_with(|| desk.store.open());
@@ -387,8 +392,7 @@ impl Ingress {
     }
 
     fn nacks_due(&self) -> Option<Instant> {
-        let due = self.streams.iter().filter_map(|stream| stream.nacks.next_due()).min();
-        due.map(|micros| self.clock.at_micros(micros))
+        self.nacks_due_us.map(|micros| self.clock.at_micros(micros))
     }
 
     /// A sender report came.
@@ -442,6 +446,9 @@ impl Ingress {
 
     fn request_lost(&mut self, rtcp: &mut Vec<u8>, round_trip: Duration, now: Instant) {
         let micros = self.clock.micros(now);
+        if self.nacks_due_us.is_none_or(|due| due > micros) {
+            return;
+        }
         let mut lost = Vec::new();
         for place in 0..self.streams.len() {
             let stream = &mut self.streams[place];
@@ -455,6 +462,7 @@ impl Ingress {
                 rtcp::nack(rtcp, self.reporter_ssrc, self.ssrcs[place], lost.iter().copied());
             }
         }
+        self.nacks_due_us = self.streams.iter().filter_map(|stream| stream.nacks.next_due()).min();
     }
 
     fn report(&mut self, rtcp: &mut Vec<u8>, cname: &str, now: Instant) {
