@@ -6,6 +6,8 @@
 
 const STAMP_BYTES = 8;
 const EVERY_MS = 100;
+/** What was played longer ago says nothing: sound comes every 10 ms, pictures every 67 ms. */
+const FRESH_MS = 100;
 /** Sound is encoded when the last sample of a frame is there; the timestamp is that of the first. */
 const AUDIO_FRAME_MS = 20;
 
@@ -81,13 +83,13 @@ export function install({ videoLateMs }) {
 }
 
 /**
- * Watches what is played for a while, in milliseconds, each a median, for the page's clock and ours stutter on a busy
+ * Watches what is played, in milliseconds, each a median of so many samples, for the page's clock stutters on a busy
  * machine. `reports`: how much later than the sound the picture was captured by the server's sender reports, for sound
  * and picture captured together. `lips`: how much older the picture is than the sound when they are played.
  */
-export async function watch(pc, forMs) {
+export async function watch(pc, { count, withinMs }) {
   const samples = [];
-  for (const end = performance.now() + forMs; performance.now() < end;) {
+  for (const end = performance.now() + withinMs; samples.length < count && performance.now() < end;) {
     const { audio, video } = await played(pc);
     if (audio && video) samples.push({ reports: video.reported - audio.reported, lips: video.age - audio.age });
     await new Promise((done) => { setTimeout(done, EVERY_MS); });
@@ -106,6 +108,8 @@ async function played(pc) {
     const [source] = receiver.getSynchronizationSources();
     const capturedAt = stamps.get(receiver.track.id)?.get(source?.rtpTimestamp);
     if (capturedAt === undefined || stats?.estimatedPlayoutTimestamp === undefined) return null;
+    // While playing stands still, the browser extends what it knew last, which is no longer true.
+    if (stats.timestamp - source.timestamp > FRESH_MS) return null;
     const age = source.timestamp - capturedAt;
     // The browser extends the time of capture to that of its statistics; so do we.
     return { age, reported: stats.estimatedPlayoutTimestamp - (stats.timestamp - age) };

@@ -104,7 +104,7 @@ globalThis.peer = {
   reports: async () => [...(await call.peerConnection.getStats()).values()].map((report) => ({ ...report })),
 
   /** How far apart sound and picture are; see lips.js. */
-  watchLips: (forMs) => lipSync.watch(call.peerConnection, forMs),
+  watchLips: (options) => lipSync.watch(call.peerConnection, options),
 
   /** Joins to watch only; milliseconds from the request to the first decoded frame. */
   async timeToFirstFrame({ url, token }) {
