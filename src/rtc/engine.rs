@@ -112,9 +112,8 @@ impl Engine {
             }
             let key = *self.dirty.front()?;
             let transmit = self.next_run(key, now);
-            let has_more = |peer: &Box<Peer>| peer.has_work(now);
             let peer = self.peers.get(key.0 as usize).and_then(Option::as_ref);
-            if transmit.is_none() || !peer.is_some_and(has_more) {
+            if transmit.is_none() || !peer.is_some_and(|peer| peer.has_work(now)) {
                 self.dirty.pop_front();
                 self.drained(key, now);
             }
