@@ -287,7 +287,7 @@ impl Egress {
             let Some(stream) = self.streams.get(usize::from(queued.slot)) else { break };
             let mut block = [0; MAX_BLOCK_BYTES];
             let wide = self.flow.next_number().filter(|_| stream.is_wide());
-            let block_bytes = stream.extensions(&mut block, stored, wide, ntp);
+            let block_bytes = stream.extensions(&mut block, stored, queued.purpose, wide, ntp);
             let osn_bytes = if queued.purpose == Purpose::Media { 0 } else { OSN_BYTES };
             let header_bytes = FIXED_BYTES + block_bytes;
             let tag_bytes = self.sealer.as_ref().map_or(0, Sealer::rtp_tag_bytes);

@@ -110,9 +110,11 @@ impl OutStream {
     }
 
     /// The header extensions of one packet. Never the publisher's MID or RID.
-    pub fn extensions(&self, out: &mut [u8], stored: &Stored, wide: Option<u16>, ntp: u64) -> usize {
+    pub fn extensions(&self, out: &mut [u8], stored: &Stored, purpose: Purpose, wide: Option<u16>, ntp: u64) -> usize {
+        // Firefox binds a MID to the media SSRC and then drops the RTX SSRC that comes without one.
+        let needs_mid = !self.is_known || purpose != Purpose::Media;
         let own = Own {
-            mid: (!self.is_known).then_some(self.mid.as_bytes()),
+            mid: needs_mid.then_some(self.mid.as_bytes()),
             transport_sequence_number: wide,
             abs_send_time: Some(clock::abs_send_time(ntp)),
             ..Own::default()

@@ -117,9 +117,8 @@ impl Engine {
 
     /// After a drain: what the peer's phase asks for, and its next deadline.
     pub(super) fn settle_peer(&mut self, key: PeerKey, now: Instant) {
-        let leaving = |peer: &Box<Peer>| peer.is_leaving();
-        if self.peers.get(key.0 as usize).and_then(Option::as_ref).is_some_and(leaving) && self.settle_leaving(key, now)
-        {
+        let Some(peer) = self.peers.get(key.0 as usize).and_then(Option::as_ref) else { return };
+        if peer.is_leaving() && self.settle_leaving(key, now) {
             return self.remove_peer(key);
         }
         let wake = self.peers.get(key.0 as usize).and_then(Option::as_ref).map(|peer| peer.wake());

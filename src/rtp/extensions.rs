@@ -29,7 +29,7 @@ pub const MAX_NAME_BYTES: usize = ONE_BYTE_MAX_ELEMENT_BYTES;
 /// The longest dependency descriptor that is passed on. The template structure of L3T3, sent with keyframes, takes
 /// about 80 bytes; a descriptor has no business to eat a tenth of a packet.
 pub const MAX_DESCRIPTOR_BYTES: usize = 128;
-/// What [`write`] needs at most: everything there is, in two-byte form, and the filling.
+/// What [`write()`] needs at most: everything there is, in two-byte form, and the filling.
 pub const MAX_BLOCK_BYTES: usize = {
     let names = 3 * (2 + MAX_NAME_BYTES);
     let transport = (2 + 2) + (2 + 3);
