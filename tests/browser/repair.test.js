@@ -17,7 +17,7 @@ const DECODED_MIN = 0.8;
 /** Half a picture a second, of 640×360, is several packets: enough of them are lost. */
 const PICTURE = { width: 640, height: 360, frameRate: 15 };
 /** The picture may stand still for this share of the time. Chromium counts what takes 150 ms longer than usual. */
-const FROZEN_MAX = 0.15;
+const FROZEN_MAX = 0.3;
 /** Keyframes asked for while packets are lost: without repair it would be one for nearly every loss. */
 const KEYFRAMES_MAX = 3;
 
