@@ -9,13 +9,15 @@ import { Peer } from './harness/peer.js';
 import { useWorld } from './harness/world.js';
 
 const LOSS_PERCENT = 5;
-const WATCH_MS = 12_000;
-/** Frames a second at least, of 15: the machine may be busy. */
-const FPS_MIN = 7;
+/** So many datagrams have to be lost, sound and picture, before we look: some 9 s. */
+const LOST = 40;
+const LOST_WITHIN_MS = 40_000;
+/** Of the frames that the publisher encodes: on a busy machine those are few. */
+const DECODED_MIN = 0.8;
 /** Half a picture a second, of 640×360, is several packets: enough of them are lost. */
 const PICTURE = { width: 640, height: 360, frameRate: 15 };
 /** The picture may stand still for this share of the time. Chromium counts what takes 150 ms longer than usual. */
-const FROZEN_MAX = 0.15;
+const FROZEN_MAX = 0.3;
 /** Keyframes asked for while packets are lost: without repair it would be one for nearly every loss. */
 const KEYFRAMES_MAX = 3;
 
@@ -48,7 +50,7 @@ describe('lost packets', () => {
     try {
       const before = await snapshot(viewer);
       const begin = performance.now();
-      await pause(WATCH_MS);
+      await eventually('enough is lost', async () => (await firewall.counts()).lost >= LOST, LOST_WITHIN_MS);
       const seconds = (performance.now() - begin) / 1_000;
       const network = await firewall.counts();
       const grown = growth(before, await snapshot(viewer));
@@ -64,9 +66,9 @@ describe('lost packets', () => {
     return { received: video, sent, forwarded: await rtpPackets(world.server) };
   }
 
-  function assertWatchable({ seconds, network, received }) {
-    assert.ok(network.seen > 200 && network.lost >= 5, `the network lost ${network.lost} of ${network.seen}`);
-    assert.ok(received.framesDecoded > FPS_MIN * seconds, `${received.framesDecoded} frames in ${seconds} s`);
+  function assertWatchable({ seconds, sent, received }) {
+    const frames = `${received.framesDecoded} of ${sent.framesEncoded} frames decoded`;
+    assert.ok(received.framesDecoded > DECODED_MIN * sent.framesEncoded, frames);
     assert.ok(received.totalFreezesDuration < FROZEN_MAX * seconds, `${received.totalFreezesDuration} s frozen`);
   }
 
