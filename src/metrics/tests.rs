@@ -12,6 +12,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("kind", &["audio", "video"]),
     ("direction", &["in", "out"]),
     ("family", &["ipv4", "ipv6"]),
+    ("purpose", &["repair", "probe"]),
     ("result", &[]),
     ("reason", &[]),
     ("route", &["/v1/rooms", "unmatched"]),
