@@ -7,7 +7,7 @@ use crate::ids::{CallId, ParticipantId, RoomId};
 const ROUTES: [(&str, &[&str]); 2] = [("/v1/rooms", &["GET", "POST"]), ("unmatched", &["other"])];
 
 /// Every label a metric may have, with its values; a number stands for a shard's index.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("transport", &["udp", "tcp"]),
     ("kind", &["audio", "video"]),
     ("direction", &["in", "out"]),
