@@ -260,8 +260,8 @@ fn engine_table(measure: bool) {
     println!("{:>8}  {:>12}  {:>12}  {:>6}", "shape", "engine ns", "floor ns", "ratio");
     for (name, people, publishers) in [("1 to 10", 11, 1), ("1 to 50", 51, 1), ("5 to 5", 5, 5)] {
         let mut call = Call::new(people, publishers);
-        // The first frames wait for keyframes.
-        for _ in 0..10 {
+        // The first frames wait for keyframes and for the estimate, which begins at 1 Mbit/s.
+        for _ in 0..200 {
             call.frame();
         }
         let (mut engine, mut floor, mut ratio) = (Vec::new(), Vec::new(), Vec::new());

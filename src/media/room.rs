@@ -156,9 +156,10 @@ impl Room {
             Input::Publish { seat, track } => self.publish(seat, track, now),
             Input::Unpublish { seat, track } => self.unpublish(seat, track, now),
             Input::Slots { seat, slots } => self.set_slots(seat, slots),
-            Input::KeyframeWanted { seat, slot } => self.keyframe_wanted(seat, slot, now),
+            // These change no slot, and a hostile client can send many.
+            Input::KeyframeWanted { seat, slot } => return self.keyframe_wanted(seat, slot, now),
             Input::Starved { seat, slot } => self.starved(seat, slot, now),
-            Input::Broken { track, encoding } => self.broken(track, encoding, now),
+            Input::Broken { track, encoding } => return self.broken(track, encoding, now),
             Input::Request { seat, request } => self.request(seat, request, now),
             Input::Change { seat, change } => self.change(seat, change, now),
             Input::Mute { seat, track, muted } => self.mute_by_control(seat, track, muted, now),

@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 use super::Stats;
 use super::clock::{self, NtpClock};
 use super::flow::Flow;
-use super::out_stream::{OSN_BYTES, OutStream, Purpose, Queued};
+use super::out_stream::{OSN_BYTES, OutStream, Purpose, Queued, again};
 use super::pacer::Verdict;
 use super::peer::SlotLine;
 use super::register::Kind;
-use super::retransmit::{Budget, Found};
+use super::retransmit::Budget;
 use super::store::{PacketRef, PacketStore};
 use crate::command::MediaKind;
 use crate::media::meter::DropReason;
@@ -40,6 +40,8 @@ pub const RUN_BYTES_MAX: usize = 62_000;
 const UDP_IP_BYTES: usize = 28;
 /// Copies that may wait for the pacer or the drain. A frame of 4 Mbit/s has 15 packets; 25 slots may have one at once.
 const QUEUE_MAX: usize = 2048;
+/// Numbers looked at in one NACK: what is remembered as sent.
+const NACK_NUMBERS_MAX: usize = 1024;
 /// How often we report what we send (RFC 3550 §6.2 allows 360 ÷ kbit/s seconds). A second lets a receiver put sound
 /// and picture in sync soon after a slot changed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -200,9 +202,15 @@ impl Egress {
                 stays
             });
         }
-        if self.held.is_empty() {
-            self.flow.none_held();
-        }
+        self.settle_held();
+    }
+
+    /// The receiver is leaving: nothing that waits is sent to it any more.
+    pub fn silence(&mut self, stats: &mut Stats) {
+        stats.drops.add(DropReason::SubscriberNotReady, self.waiting() as u64);
+        [&mut self.audio, &mut self.video, &mut self.held].into_iter().for_each(VecDeque::clear);
+        self.settle_held();
+        self.last_video = None;
     }
 
     /// Queues what the receiver misses of a stream, as far as it is still known and the budget goes.
@@ -216,7 +224,7 @@ impl Egress {
     ) {
         let Some(slot) = self.streams.iter().position(|stream| stream.ssrc == ssrc) else { return };
         let round_trip = self.round_trip();
-        for seq in missing {
+        for seq in missing.take(NACK_NUMBERS_MAX) {
             stats.retransmissions_wanted += 1;
             let found = self.streams[slot].numbers.find(seq, round_trip, now);
             let Some(repair) = found.and_then(|found| again(slot, found, Purpose::Repair, store)) else { continue };
@@ -345,6 +353,7 @@ impl Egress {
             let released = self.flow.release(wire, now);
             if released {
                 self.held.pop_front();
+                self.settle_held();
             }
             return released;
         }
@@ -379,11 +388,16 @@ impl Egress {
     /// The packet is kept no longer.
     fn forget(&mut self, queue: Queue, queued: &Queued, stats: &mut Stats) {
         self.queue(queue).pop_front();
-        if self.held.is_empty() {
-            self.flow.none_held();
-        }
+        self.settle_held();
         if queued.purpose == Purpose::Media {
             stats.drops.count(DropReason::Expired);
+        }
+    }
+
+    /// The pacer's count is of bytes as they were when they had to wait; nothing held is nothing counted.
+    fn settle_held(&mut self) {
+        if self.held.is_empty() {
+            self.flow.none_held();
         }
     }
 
@@ -408,7 +422,9 @@ impl Egress {
             return;
         }
         let Some(slot) = self.last_video else { return };
-        let latest = self.streams.get(slot).and_then(|stream| stream.numbers.latest());
+        // Without a transport-wide number a packet is no part of the probe, and the probe would never end.
+        let stream = self.streams.get(slot).filter(|stream| stream.is_wide());
+        let latest = stream.and_then(|stream| stream.numbers.latest());
         self.video.extend(latest.and_then(|latest| again(slot, latest, Purpose::Probe, store)));
     }
 
@@ -458,9 +474,7 @@ impl Egress {
 
     /// Says goodbye for every stream that has sent, and drops what still waits.
     pub fn close(&mut self, stats: &mut Stats) {
-        stats.drops.add(DropReason::SubscriberNotReady, self.waiting() as u64);
-        [&mut self.audio, &mut self.video, &mut self.held].into_iter().for_each(VecDeque::clear);
-        self.flow.none_held();
+        self.silence(stats);
         let sent: Vec<u32> = self.streams.iter().filter(|stream| stream.has_sent()).map(|stream| stream.ssrc).collect();
         for ssrcs in sent.chunks(BYE_SSRCS_MAX) {
             rtcp::receiver_report(&mut self.rtcp, ssrcs[0], &[]);
@@ -477,21 +491,4 @@ fn kind_of(queue: Queue, queued: &Queued) -> Kind {
         (Purpose::Media, Queue::Audio) => Kind::Audio,
         (Purpose::Media, _) => Kind::Video,
     }
-}
-
-/// A packet that was sent, to be sent again as RTX. Without RTX (RFC 4588) it would have to go under its old number, a
-/// nonce used twice.
-fn again(slot: usize, sent: Found, purpose: Purpose, store: &PacketStore) -> Option<Queued> {
-    let (seq, packet, stretch) = sent;
-    let stored = store.get(packet)?;
-    Some(Queued {
-        packet,
-        purpose,
-        seq,
-        timestamp: stored.timestamp.wrapping_add(stretch.timestamp_offset),
-        slot: slot as u16,
-        payload_type: stretch.rtx_payload_type?,
-        rtx_payload_type: None,
-        starts_frame: false,
-    })
 }

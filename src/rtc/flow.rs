@@ -15,8 +15,8 @@ const START: Bitrate = Bitrate::from_bps(1_000_000);
 const UNPACED: Bitrate = Bitrate::from_bps(1_000_000_000);
 /// How often the demand is measured.
 const DEMAND_INTERVAL: Duration = Duration::from_millis(500);
-/// Feedback about more packets than this is nonsense: it is twice what a second of 50 Mbit/s has.
-const FEEDBACK_PACKETS_MAX: u16 = 10_000;
+/// Feedback about more packets than this is nonsense: feedback comes ten times a second, and 50 Mbit/s are 500 by then.
+const FEEDBACK_PACKETS_MAX: u16 = 1_000;
 
 /// One subscriber's rate control.
 pub struct Flow {

@@ -65,6 +65,9 @@ pub struct Ingress {
     /// By place, so that a look-up touches one cache line.
     ssrcs: Vec<u32>,
     streams: Vec<InStream>,
+    /// How far the streams were that have been forgotten: a client that publishes again goes on counting, and so does
+    /// its rollover count (RFC 3711 §3.3.1).
+    forgotten: Vec<(u32, RolloverTracker)>,
     arrivals: ArrivalRecorder,
     clock: NtpClock,
     publisher_clock: PublisherClock,
@@ -127,6 +130,7 @@ impl Ingress {
             ids: ExtensionIds::default(),
             ssrcs: Vec::new(),
             streams: Vec::new(),
+            forgotten: Vec::new(),
             arrivals: ArrivalRecorder::default(),
             clock,
             publisher_clock: PublisherClock::default(),
@@ -179,7 +183,10 @@ impl Ingress {
 
     fn remove(&mut self, place: usize, store: &mut PacketStore) {
         let gone = self.streams.remove(place);
-        self.ssrcs.remove(place);
+        if self.forgotten.len() >= MAX_STREAMS {
+            self.forgotten.remove(0);
+        }
+        self.forgotten.push((self.ssrcs.remove(place), gone.index));
         gone.ring.into_iter().for_each(|ring| store.close(ring));
         // RTX streams point at places.
         let mut orphans = Vec::new();
@@ -206,12 +213,13 @@ impl Ingress {
         }
         let Some(header) = Header::parse(contents) else { return Taken::Dropped(DropReason::Malformed) };
         let known = self.ssrcs.iter().position(|ssrc| *ssrc == header.ssrc);
-        let index = match known {
-            Some(place) => self.streams[place].index.guess(header.sequence_number),
-            // RFC 3711 §3.3.1: the rollover count of a new stream is zero.
-            None => u64::from(header.sequence_number),
+        let tracker = match known {
+            Some(place) => Some(&self.streams[place].index),
+            None => self.forgotten.iter().find(|(ssrc, _)| *ssrc == header.ssrc).map(|(_, tracker)| tracker),
         };
-        if known.is_some_and(|place| self.streams[place].index.is_replay(index)) {
+        // RFC 3711 §3.3.1: the rollover count of a new stream is zero.
+        let index = tracker.map_or(header.sequence_number.into(), |tracker| tracker.guess(header.sequence_number));
+        if tracker.is_some_and(|tracker| tracker.is_replay(index)) {
             return Taken::Nothing;
         }
         if opener.open_rtp_into(header.ssrc, index, contents, header.header_bytes, desk.plain).is_err() {
@@ -358,13 +366,15 @@ impl Ingress {
                 return None;
             }
         }
+        let remembered = self.forgotten.iter().position(|(known, _)| *known == ssrc);
+        let index = remembered.map(|at| self.forgotten.remove(at).1).unwrap_or_default();
         self.ssrcs.push(ssrc);
         self.streams.push(InStream {
             role,
             track,
             kind,
             encoding,
-            index: RolloverTracker::default(),
+            index,
             reception: Reception::new(meaning.codec.clock_rate_hz()),
             nacks: NackGenerator::default(),
             report: None,

@@ -17,6 +17,11 @@ use crate::media::{EncodingIndex, Forward, SlotIndex, TrackKey};
 use crate::rtp::rtcp::{self, Packet};
 use crate::units::Bitrate;
 
+/// Packets of one RTCP compound that are looked at; 41 streams with a report and a request each are some fifty.
+const CONTROL_PACKETS_MAX: usize = 100;
+/// Larger RTP packets come in fragments or are made up; none fits a path's MTU (1,500 bytes and a little).
+const RTP_BYTES_MAX: usize = 1600;
+
 /// What a datagram was.
 pub enum Arrival {
     Media(Received),
@@ -50,6 +55,9 @@ impl Peer {
     }
 
     fn rtp(&mut self, contents: &[u8], shared: &mut Shared, now: Instant) -> Result<Arrival, DropReason> {
+        if contents.len() > RTP_BYTES_MAX {
+            return Err(DropReason::Malformed);
+        }
         let Shared { formats, store, plain, .. } = shared;
         let (incoming, config) = (&mut self.incoming, self.rtc.codec_config());
         let mut meaning = |pt| incoming.of(pt, config, formats);
@@ -69,7 +77,7 @@ impl Peer {
     fn rtcp(&mut self, contents: &[u8], shared: &mut Shared, now: Instant) -> Result<Arrival, DropReason> {
         let Shared { store, stats, plain, .. } = shared;
         self.ingress.open_rtcp(contents, plain)?;
-        for packet in rtcp::parse(plain) {
+        for packet in rtcp::parse(plain).take(CONTROL_PACKETS_MAX) {
             let Ok(packet) = packet else { break };
             match packet {
                 Packet::SenderReport { ssrc, info, reports } => {
@@ -77,7 +85,7 @@ impl Peer {
                     reports.for_each(|block| self.egress.reported(&block, now));
                 }
                 Packet::ReceiverReport { reports, .. } => reports.for_each(|block| self.egress.reported(&block, now)),
-                Packet::Nack { media, pairs, .. } => {
+                Packet::Nack { media, pairs, .. } if !self.is_leaving() => {
                     self.egress.retransmit(media, pairs.lost(), store, stats, now);
                 }
                 Packet::TransportFeedback(feedback) => self.egress.flow().feedback(&feedback, now),
@@ -98,7 +106,11 @@ impl Peer {
     fn keyframe_wanted(&mut self, ssrc: u32, stats: &mut Stats) {
         let Some(slot) = self.egress.slot_of(ssrc) else { return };
         stats.keyframe_requests_in += 1;
-        self.events.push_back(PeerOutput::KeyframeWanted(SlotIndex(slot as u16)));
+        let wanted = SlotIndex(slot as u16);
+        let known = |event: &PeerOutput| matches!(event, PeerOutput::KeyframeWanted(slot) if *slot == wanted);
+        if !self.events.iter().any(known) {
+            self.events.push_back(PeerOutput::KeyframeWanted(wanted));
+        }
     }
 
     /// Queues one copy of a packet for a slot, or says why not.

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::clock;
 use super::peer::SlotLine;
-use super::retransmit::{SequenceMap, Stretch};
-use super::store::{PacketRef, Stored};
+use super::retransmit::{Found, SequenceMap, Stretch};
+use super::store::{PacketRef, PacketStore, Stored};
 use crate::command::MediaKind;
 use crate::rtp::extensions::{self, Extension, ExtensionIds, Own};
 use crate::rtp::header::{FIXED_BYTES, Fixed};
@@ -183,4 +183,21 @@ impl OutStream {
         rtcp::sender_report(rtcp, self.ssrc, &info, &[]);
         rtcp::source_description(rtcp, self.ssrc, cname);
     }
+}
+
+/// A packet that was sent, to be sent again as RTX. Without RTX (RFC 4588) it would have to go under its old number, a
+/// nonce used twice.
+pub fn again(slot: usize, sent: Found, purpose: Purpose, store: &PacketStore) -> Option<Queued> {
+    let (seq, packet, stretch) = sent;
+    let stored = store.get(packet)?;
+    Some(Queued {
+        packet,
+        purpose,
+        seq,
+        timestamp: stored.timestamp.wrapping_add(stretch.timestamp_offset),
+        slot: slot as u16,
+        payload_type: stretch.rtx_payload_type?,
+        rtx_payload_type: None,
+        starts_frame: false,
+    })
 }

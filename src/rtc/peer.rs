@@ -296,6 +296,8 @@ impl Peer {
 
     /// The next thing str0m did; `None` sets [`Self::due`].
     pub fn poll(&mut self, now: Instant) -> Option<PeerOutput> {
+        // Left by a peer that panicked: not this one's.
+        drop(crypto::take_exported());
         loop {
             let output = match self.rtc.poll_output() {
                 Ok(output) => output,

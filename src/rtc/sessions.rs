@@ -69,6 +69,7 @@ impl Engine {
         }
         peer.phase = phase;
         peer.ingress.forget_tracks(&mut self.shared.store);
+        peer.egress.silence(&mut self.shared.stats);
         let (index, seat, session, participant) = (peer.room, peer.seat, peer.session, peer.participant);
         let joined_at = peer.connected_at;
         for ufrag in &peer.ufrags {
