@@ -16,8 +16,8 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 
 use super::counts::Counts;
-use super::tap;
 use crate::command::MediaKind;
+use crate::rtc::take_exported;
 use crate::rtp::srtp::{Opener, Sealer};
 
 /// One receive call takes so many datagrams.
@@ -171,7 +171,7 @@ impl Link {
                 Err(_) => return false,
             }
         }
-        if let Some(contexts) = tap::take() {
+        if let Some(contexts) = take_exported() {
             self.srtp = Some(contexts);
         }
         self.rtc.is_alive()

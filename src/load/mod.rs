@@ -19,7 +19,6 @@ mod participant;
 mod process;
 mod report;
 mod sdp;
-mod tap;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
@@ -39,6 +38,7 @@ use process::Usage;
 use report::{Findings, Report};
 
 use crate::ids::IdSource;
+use crate::rtc::Crypto;
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// How long goodbyes may take.
@@ -57,7 +57,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let stop = stop_on_signal(&runtime);
     let (sender, replies) = mpsc::channel();
     let http = Http::new(&options.url, &options.key, &options.secret, runtime.handle().clone(), sender)?;
-    let (provider, certificate) = tap::provider()?;
+    let crypto = Crypto::generate()?;
+    let (provider, certificate) = (crypto.provider(), crypto.certificate());
     let shared = Shared { provider, certificate, local: http.local_address()? };
     let server_before = usage_of(options)?;
     let rooms = allocate(&runtime, &http, &plan)?;

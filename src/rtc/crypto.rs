@@ -2,7 +2,6 @@
 //!
 //! `dimpl::Config::build` re-validates its whole crypto provider, 0.7 ms of a join (`Rtc::build` 740 µs → 43 µs with
 //! the configuration cached, 11 µs with the certificate shared as well), so both are made once.
-
 //!
 //! **The key tap.** str0m keeps the SRTP keys to itself, but takes its DTLS from us: a wrapper around each DTLS instance
 //! sees the exported keying material (RFC 5764 §4.2) pass, and [`take_exported`] hands it to the peer just driven.
@@ -49,11 +48,13 @@ impl Crypto {
         Self { provider: Arc::new(CryptoProvider { dtls_provider, ..provider }), certificate }
     }
 
-    pub(super) fn provider(&self) -> Arc<CryptoProvider> {
+    /// For an `Rtc` of its own: what it exports is found by [`take_exported`].
+    pub fn provider(&self) -> Arc<CryptoProvider> {
         self.provider.clone()
     }
 
-    pub(super) fn certificate(&self) -> DtlsCert {
+    /// The certificate of all sessions.
+    pub fn certificate(&self) -> DtlsCert {
         self.certificate.clone()
     }
 }

@@ -44,7 +44,7 @@ mod schedule;
 mod sessions;
 mod store;
 
-pub use crypto::Crypto;
+pub use crypto::{Crypto, take_exported};
 pub use engine::Engine;
 
 /// What an [`Engine`] needs to start.
