@@ -6,6 +6,9 @@
 // path or a pacer would do: by her reports it is as old as it is, by its arrival a quarter of a second younger. So a
 // server that made its reports from arrival times would be found out with her, and one that kept to the mapping of
 // whom the slot showed before, when the slot changes.
+//
+// The publisher's page also sends the same to itself, without a server. What is found there is the browser's own error:
+// on a machine kept busy by others, a fake microphone has been seen to date its sound by seconds too early.
 
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
@@ -21,13 +24,14 @@ const SAMPLES = { count: 40, withinMs: 45_000 };
 
 describe('lip sync', () => {
   const world = useWorld('lips');
+  const publishers = {};
   let viewer;
 
   before(async () => {
     const room = await world.server.room('lips');
     const camera = { codecs: ['VP8'] };
-    await Peer.join(world, room, 'ada', { camera, lips: { videoLateMs: 0 } });
-    await Peer.join(world, room, 'grace', { camera, lips: { videoLateMs: LATE_MS } });
+    publishers.ada = await Peer.join(world, room, 'ada', { camera, lips: { videoLateMs: 0 } });
+    publishers.grace = await Peer.join(world, room, 'grace', { camera, lips: { videoLateMs: LATE_MS } });
     const slots = { audio: 1, video: 1 };
     viewer = await Peer.join(world, room, 'viewer', { devices: [], slots, lips: { videoLateMs: 0 } });
   });
@@ -43,10 +47,14 @@ describe('lip sync', () => {
       await viewer.do('want', { video: [{ track: sid('camera'), height: 180 }], audio: [sid('microphone')] });
       await Promise.all(['camera', 'microphone'].map((source) => viewer.hears(identity, source, 20_000)));
       await pause(SETTLE_MS);
-      const apart = await viewer.do('watchLips', SAMPLES);
-      context.diagnostic(JSON.stringify(apart));
-      assert.ok(apart.samples === SAMPLES.count, `${apart.samples} samples`);
-      assert.ok(Math.abs(apart.reports) <= APART_MAX_MS, `${apart.reports} ms apart by the sender reports`);
+      const [apart, without] = await Promise.all([
+        viewer.do('watchLips', SAMPLES),
+        publishers[identity].do('watchLoopback', SAMPLES),
+      ]);
+      context.diagnostic(JSON.stringify({ apart, without }));
+      for (const { samples } of [apart, without]) assert.ok(samples === SAMPLES.count, `${samples} samples`);
+      const error = apart.reports - without.reports;
+      assert.ok(Math.abs(error) <= APART_MAX_MS, `${error} ms apart by the sender reports`);
     });
   }
 });

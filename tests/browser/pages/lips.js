@@ -83,6 +83,28 @@ export function install({ videoLateMs }) {
 }
 
 /**
+ * Sends the same tracks to this page itself, without a server: what the browser's own reports are worth on this machine.
+ * A fake microphone that is kept waiting, say, dates its sound seconds too early. @param {MediaStreamTrack[]} tracks
+ */
+export async function loopback(tracks) {
+  const [from, to] = [new RTCPeerConnection(), new RTCPeerConnection()];
+  from.onicecandidate = ({ candidate }) => to.addIceCandidate(candidate);
+  to.onicecandidate = ({ candidate }) => from.addIceCandidate(candidate);
+  to.ontrack = ({ receiver, track }) => {
+    receiver.transform = new RTCRtpScriptTransform(worker, { track: track.id });
+    const player = document.createElement(track.kind);
+    Object.assign(player, { srcObject: new MediaStream([track]), autoplay: true, muted: track.kind === 'video' });
+    document.body.append(player);
+  };
+  for (const track of tracks) from.addTransceiver(track.clone(), { direction: 'sendonly' });
+  await from.setLocalDescription();
+  await to.setRemoteDescription(from.localDescription);
+  await to.setLocalDescription();
+  await from.setRemoteDescription(to.localDescription);
+  return to;
+}
+
+/**
  * Watches what is played, in milliseconds, each a median of so many samples, for the page's clock stutters on a busy
  * machine. `reports`: how much later than the sound the picture was captured by the server's sender reports, for sound
  * and picture captured together. `lips`: how much older the picture is than the sound when they are played.

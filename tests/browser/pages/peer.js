@@ -10,6 +10,7 @@ let call = null;
 let inbox = [];
 let states = [];
 let screen = null;
+let loopback = null;
 
 globalThis.peer = {
   /** Joins with fake devices; `devices` names those to open. */
@@ -25,6 +26,7 @@ globalThis.peer = {
     call.on('welcome', play);
     const start = performance.now();
     await call.join();
+    if (lips && publish.length > 0) loopback = await lipSync.loopback(publish.map(({ track }) => track));
     return performance.now() - start;
   },
 
@@ -105,6 +107,8 @@ globalThis.peer = {
 
   /** How far apart sound and picture are; see lips.js. */
   watchLips: (options) => lipSync.watch(call.peerConnection, options),
+  /** The same without the server, for who publishes. */
+  watchLoopback: (options) => lipSync.watch(loopback, options),
 
   /** Joins to watch only; milliseconds from the request to the first decoded frame. */
   async timeToFirstFrame({ url, token }) {
