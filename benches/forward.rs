@@ -85,7 +85,7 @@ fn send(room: &mut Room, track: u32, seq: u64, now: Instant) -> u64 {
         level: None,
         captured_at: now,
     };
-    room.handle(Input::Packet { track: TrackKey(track), encoding: EncodingIndex(0), packet: &packet }, now);
+    room.handle(Input::Packets { track: TrackKey(track), encoding: EncodingIndex(0), packets: &[packet] }, now);
     let mut forwarded = 0;
     while let Some(output) = room.poll_output() {
         forwarded += u64::from(matches!(black_box(output), Output::Forward(_)));

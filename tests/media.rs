@@ -102,9 +102,9 @@ impl World {
                     let publisher = &self.members[&owner];
                     assert_ne!(publisher.peer, forward.to, "nobody hears themself");
                     assert!(publisher.connected && !publisher.tracks[track].muted, "the muted are silent");
-                    assert!(forward.captured_at <= self.now);
+                    let (seq, _) = forward.numbers(&packet);
                     let stream = self.streams.entry((forward.to, forward.slot)).or_default();
-                    assert!(stream.used.insert(forward.seq), "sequence number {} used twice", forward.seq);
+                    assert!(stream.used.insert(seq), "sequence number {seq} used twice");
                     if stream.last_ssrc != Some(packet.ssrc) {
                         assert!(packet.keyframe, "a new source begins with a keyframe");
                         stream.last_ssrc = Some(packet.ssrc);
@@ -217,7 +217,7 @@ impl World {
         };
         let key = publication.key;
         let encoding = EncodingIndex(encoding as u8);
-        self.room.handle(Input::Packet { track: key, encoding, packet: &packet }, now);
+        self.room.handle(Input::Packets { track: key, encoding, packets: &[packet] }, now);
         self.drain(Some((who, track, packet)));
     }
 

@@ -69,8 +69,8 @@ pub enum Input<'a> {
     Unpublish { seat: Seat, track: TrackKey },
     /// All receiving m-lines, in order; slots only ever grow.
     Slots { seat: Seat, slots: Vec<NewSlot> },
-    /// One RTP packet of an encoding. The hot path.
-    Packet { track: TrackKey, encoding: EncodingIndex, packet: &'a Packet },
+    /// RTP packets of an encoding that came together. The hot path.
+    Packets { track: TrackKey, encoding: EncodingIndex, packets: &'a [Packet] },
     /// A subscriber's decoder needs a keyframe (PLI or FIR).
     KeyframeWanted { seat: Seat, slot: SlotIndex },
     /// What was forwarded to a slot could not be sent: its decoder can follow only from a keyframe on.
@@ -129,7 +129,7 @@ pub struct NewSlot {
 /// What a [`Room`] wants done.
 #[derive(Debug)]
 pub enum Output {
-    /// Send a copy of the packet just handled.
+    /// Send copies of the packets just handled.
     Forward(Forward),
     /// Send nothing more of what was forwarded to this slot and still waits.
     Discard {
@@ -157,14 +157,39 @@ pub enum Output {
     Finished(EndReason),
 }
 
-/// One outgoing copy of a packet.
+/// Copies of neighbouring packets for one slot, renumbered alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forward {
     pub to: PeerKey,
     pub slot: SlotIndex,
-    /// Extended sequence number on the slot's SSRC.
-    pub seq: u64,
-    pub timestamp: u32,
-    /// When the media was captured, on this host's clock; sender reports use it. Never in the future.
-    pub captured_at: Instant,
+    /// Which of the packets: the first, and how many.
+    pub first: u16,
+    pub count: u16,
+    /// What to add to a packet's number for the extended number on the slot's SSRC, and to its timestamp; both wrap.
+    pub seq_offset: u64,
+    pub timestamp_offset: u32,
+}
+
+impl Forward {
+    /// The packets meant, of those handled.
+    pub fn packets<'a>(&self, handled: &'a [Packet]) -> &'a [Packet] {
+        let first = usize::from(self.first);
+        handled.get(first..first + usize::from(self.count)).unwrap_or_default()
+    }
+
+    /// The copy's extended sequence number and timestamp.
+    pub fn numbers(&self, packet: &Packet) -> (u64, u32) {
+        (packet.seq.wrapping_add(self.seq_offset), packet.timestamp.wrapping_add(self.timestamp_offset))
+    }
+
+    /// Whether the copy of the next packet is numbered alike; if so it is one of these.
+    fn extend(&mut self, next: &Self) -> bool {
+        let alike = (self.to, self.slot, self.seq_offset, self.timestamp_offset)
+            == (next.to, next.slot, next.seq_offset, next.timestamp_offset);
+        let joined = alike && self.first + self.count == next.first;
+        if joined {
+            self.count += next.count;
+        }
+        joined
+    }
 }

@@ -11,8 +11,8 @@ use super::signal::{ParticipantEvent, Signal, TrackEvent};
 use super::speakers::{self, SpeakerDetector};
 use super::subscription::Slot;
 use super::timers::{Timer, TimerTable};
-use super::track::{Noted, Track};
-use super::{EncodingIndex, Forward, Input, Join, NewSlot, NewTrack, Output, PeerKey, Seat, SlotIndex, TrackKey};
+use super::track::Track;
+use super::{EncodingIndex, Input, Join, NewSlot, NewTrack, Output, PeerKey, Seat, SlotIndex, TrackKey};
 use crate::command::{
     CallState, EndReason, Grants, MediaKind, Notice, ParticipantInfo, ParticipantState, Refusal, RoomSettings,
     RoomState,
@@ -35,6 +35,8 @@ pub struct Room {
     closing: Option<EndReason>,
     drops: Drops,
     copies_due: u64,
+    /// Scratch: which of the packets at hand a decoder can start with.
+    starts: Vec<bool>,
 }
 
 impl Room {
@@ -55,6 +57,7 @@ impl Room {
             closing: None,
             drops: Drops::default(),
             copies_due: 0,
+            starts: Vec::new(),
         }
     }
 
@@ -148,7 +151,7 @@ impl Room {
     /// Takes one input. Cannot fail or block.
     pub fn handle(&mut self, input: Input<'_>, now: Instant) {
         match input {
-            Input::Packet { track, encoding, packet } => return self.packet(track, encoding, packet, now),
+            Input::Packets { track, encoding, packets } => return self.packets(track, encoding, packets, now),
             Input::Join(join) => self.join(*join, now),
             Input::Connected(seat) => self.connected(seat, now),
             Input::ChannelOpen(seat) => self.welcome(seat),
@@ -200,21 +203,24 @@ impl Room {
         self.timers.next()
     }
 
-    /// The hot path: one packet to all slots its track is in.
-    fn packet(&mut self, key: TrackKey, encoding: EncodingIndex, packet: &Packet, now: Instant) {
-        let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut) else {
-            return self.drops.count(DropReason::UnpublishedTrack);
+    /// The hot path: packets to all slots their track is in, slot by slot.
+    fn packets(&mut self, key: TrackKey, encoding: EncodingIndex, packets: &[Packet], now: Instant) {
+        let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut).filter(|t| t.is_offered()) else {
+            return self.drops.add(DropReason::UnpublishedTrack, packets.len() as u64);
         };
-        if !track.is_offered() {
-            return self.drops.count(DropReason::UnpublishedTrack);
+        self.starts.clear();
+        let mut codec_changed = false;
+        for packet in packets {
+            let noted = track.note(encoding, packet, now);
+            self.starts.push(noted.start);
+            codec_changed |= noted.codec_changed;
         }
-        let Noted { start, codec_changed } = track.note(encoding, packet, now);
-        let copies = track.subscribers.len() as u64;
+        let copies = (track.subscribers.len() * packets.len()) as u64;
         self.copies_due += copies;
         if track.muted {
             return self.drops.add(DropReason::Muted, copies);
         }
-        if let Some(level) = packet.level {
+        for level in packets.iter().filter_map(|packet| packet.level) {
             self.speakers.heard(track.owner, level);
             self.timers.set_earlier(Timer::Speakers, now + speakers::TICK);
         }
@@ -223,14 +229,9 @@ impl Room {
             let Some(participant) = self.seats.get_mut(usize::from(seat.0)).and_then(Option::as_mut) else { continue };
             let Some(bound) = participant.slots.get_mut(usize::from(slot.0)) else { continue };
             let awaited = bound.awaits(encoding);
-            match bound.forward(encoding, packet, start) {
-                Ok((seq, timestamp)) => {
-                    slot_changed |= awaited;
-                    let (to, captured_at) = (participant.peer, packet.captured_at);
-                    self.outputs.push_back(Output::Forward(Forward { to, slot: *slot, seq, timestamp, captured_at }));
-                }
-                Err(reason) => self.drops.count(reason),
-            }
+            let to = (participant.peer, *slot);
+            bound.forward_all(to, encoding, (packets, &self.starts), &mut self.drops, &mut self.outputs);
+            slot_changed |= awaited && !bound.awaits(encoding);
         }
         if codec_changed {
             self.tell_track(key, TrackEvent::Updated);

@@ -1,10 +1,12 @@
 //! A slot and what flows through it: which encoding, and how its packets are renumbered.
 
+use std::collections::VecDeque;
+
 use super::forwarder::Forwarder;
-use super::meter::DropReason;
+use super::meter::{DropReason, Drops};
 use super::packet::{CodecSet, Packet};
 use super::signal::SlotInfo;
-use super::{EncodingIndex, NewSlot, TrackKey};
+use super::{EncodingIndex, Forward, NewSlot, Output, PeerKey, SlotIndex, TrackKey};
 use crate::command::MediaKind;
 
 /// One receiving m-line of a participant.
@@ -76,6 +78,39 @@ impl Slot {
             self.forwarder.switch();
         }
         self.forwarder.forward(packet).ok_or(DropReason::BeforeSwitch)
+    }
+
+    /// Forwards packets that came together, each with whether a decoder can start there: neighbours as one output.
+    pub fn forward_all(
+        &mut self,
+        (to, slot): (PeerKey, SlotIndex),
+        encoding: EncodingIndex,
+        (packets, starts): (&[Packet], &[bool]),
+        drops: &mut Drops,
+        outputs: &mut VecDeque<Output>,
+    ) {
+        let mut run: Option<Forward> = None;
+        for (index, (packet, start)) in packets.iter().zip(starts).enumerate() {
+            let (seq, timestamp) = match self.forward(encoding, packet, *start) {
+                Ok(numbers) => numbers,
+                Err(reason) => {
+                    drops.count(reason);
+                    continue;
+                }
+            };
+            let copy = Forward {
+                to,
+                slot,
+                first: index as u16,
+                count: 1,
+                seq_offset: seq.wrapping_sub(packet.seq),
+                timestamp_offset: timestamp.wrapping_sub(packet.timestamp),
+            };
+            if !run.as_mut().is_some_and(|run| run.extend(&copy)) {
+                outputs.extend(run.replace(copy).map(Output::Forward));
+            }
+        }
+        outputs.extend(run.map(Output::Forward));
     }
 
     /// The pause is over: only a keyframe lets the decoder follow again.

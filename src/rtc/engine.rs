@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use super::burst::{Burst, Stream};
 use super::clock::NtpClock;
 use super::demux::{self, Demux, MAX_ADDRESSES_PER_PEER, Route};
 use super::egress::RUN_BYTES_MAX;
@@ -14,12 +15,12 @@ use super::media_path::Arrival;
 use super::path::Hop;
 use super::peer::{Peer, PeerOutput, Phase, Shared};
 use super::schedule::{Schedule, Wake};
-use super::store::{PacketRef, PacketStore};
+use super::store::PacketStore;
 use super::{Datagram, EngineConfig, Input, Output, Stats, Timer, Transmit};
 use crate::command::{EndReason, Notice, Transport};
 use crate::ids::{IdSource, RoomId, SessionId};
 use crate::media::meter::{DropReason, Drops};
-use crate::media::{self, PeerKey, Room};
+use crate::media::{self, Forward, PeerKey, Room};
 
 /// Sent buffers kept for the next runs; one is in use at a time.
 const SPARE_BUFFERS: usize = 4;
@@ -40,6 +41,8 @@ pub struct Engine {
     /// Peers that panicked.
     pub(super) failed: Vec<PeerKey>,
     pub(super) outputs: VecDeque<Output>,
+    /// Received packets that wait for the next of their stream.
+    burst: Burst,
     /// Buffers that have been sent.
     spare: Vec<Vec<u8>>,
     /// Drops and due copies of rooms that are gone.
@@ -70,6 +73,7 @@ impl Engine {
             dirty: VecDeque::new(),
             failed: Vec::new(),
             outputs: VecDeque::new(),
+            burst: Burst::default(),
             spare: Vec::new(),
             retired: (Drops::default(), 0),
         }
@@ -77,6 +81,9 @@ impl Engine {
 
     /// Takes one input. Cannot fail or block.
     pub fn handle(&mut self, input: Input<'_>, now: Instant) {
+        if !matches!(input, Input::Datagram(_)) {
+            self.forward(now);
+        }
         match input {
             Input::Datagram(datagram) => self.datagram(&datagram, now),
             Input::Disconnected { source } => self.disconnected(source),
@@ -90,6 +97,7 @@ impl Engine {
 
     /// Does what is due. Late and early calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.forward(now);
         while let Some(wake) = self.schedule.take_expired(now) {
             match wake {
                 Wake::Peer(key) => self.wake_peer(key, now),
@@ -106,6 +114,7 @@ impl Engine {
 
     /// The next thing to do; drain to `None` after every batch of input.
     pub fn poll_output(&mut self, now: Instant) -> Option<Output> {
+        self.forward(now);
         loop {
             if let Some(output) = self.outputs.pop_front() {
                 return Some(output);
@@ -234,15 +243,16 @@ impl Engine {
             peer.receive(datagram, shared, now)
         });
         match arrival {
-            Some(Ok(Arrival::Media(received))) => {
-                self.forward(key, &received, now);
-                self.take_events(key, now);
+            Some(Ok(Arrival::Media(received))) => self.gather(key, received, now),
+            Some(Ok(Arrival::Feedback)) => {}
+            Some(Ok(Arrival::Session)) => {
+                self.forward(now);
+                return self.drain_peer(key, binding.then_some(datagram), now);
             }
-            Some(Ok(Arrival::Feedback)) => self.take_events(key, now),
-            Some(Ok(Arrival::Session)) => return self.drain_peer(key, binding.then_some(datagram), now),
             Some(Err(reason)) => return self.shared.stats.drops.count(reason),
             None => return self.shared.stats.drops.count(DropReason::Internal),
         }
+        self.take_events(key, now);
         let Some(peer) = self.peers.get(key.0 as usize).and_then(Option::as_ref) else { return };
         if peer.has_work(now) {
             self.touch(key);
@@ -294,16 +304,44 @@ impl Engine {
         }
     }
 
-    /// The packet path: from the publisher's peer through the room to every subscriber's.
-    fn forward(&mut self, key: PeerKey, received: &Received, now: Instant) {
+    /// The packet path, first half: packets of one stream are gathered, to be forwarded together.
+    fn gather(&mut self, from: PeerKey, received: Received, now: Instant) {
         self.shared.stats.rtp_in.of_mut(received.kind).count(received.facts.bytes);
-        let Some(index) = self.peers.get(key.0 as usize).and_then(Option::as_ref).map(|peer| peer.room) else { return };
-        let Some(room) = self.rooms.get_mut(index).and_then(Option::as_mut) else {
-            return self.shared.stats.drops.count(DropReason::NotConnected);
-        };
-        let (track, encoding, packet) = (received.track, received.encoding, &received.facts);
-        room.handle(media::Input::Packet { track, encoding, packet }, now);
-        self.drain_room(index, Some(received), now);
+        let Received { track, kind, encoding, format, ring, .. } = received;
+        let stream = Stream { from, track, kind, encoding, format, ring };
+        if !self.burst.takes(&stream) {
+            self.forward(now);
+        }
+        self.burst.push(stream, received);
+    }
+
+    /// The packet path, second half: from the publisher's peer through the room to every subscriber's. What was gathered
+    /// must be gone before anything else happens to a room.
+    fn forward(&mut self, now: Instant) {
+        let Some(stream) = self.burst.stream() else { return };
+        let mut burst = std::mem::take(&mut self.burst);
+        let index = self.peers.get(stream.from.0 as usize).and_then(Option::as_ref).map(|peer| peer.room);
+        match index.and_then(|index| Some((index, self.rooms.get_mut(index)?.as_mut()?))) {
+            Some((index, room)) => {
+                let Stream { track, encoding, .. } = stream;
+                room.handle(media::Input::Packets { track, encoding, packets: &burst.facts }, now);
+                self.drain_room(index, Some(&mut burst), now);
+            }
+            None => self.shared.stats.drops.add(DropReason::NotConnected, burst.facts.len() as u64),
+        }
+        burst.clear();
+        // Nothing was gathered meanwhile: only datagrams bring packets.
+        self.burst = burst;
+    }
+
+    /// Hands copies to a subscriber.
+    fn hand_on(&mut self, forward: &Forward, burst: &mut Burst, now: Instant) {
+        burst.keep(&mut self.shared.store, now);
+        let drops = self.with_peer(forward.to, |peer, shared| peer.push(forward, burst, shared, now));
+        match drops {
+            Some(()) => self.touch(forward.to),
+            None => self.shared.stats.drops.add(DropReason::SubscriberNotReady, u64::from(forward.count)),
+        }
     }
 
     /// The request came from who it says.
@@ -369,30 +407,18 @@ impl Engine {
 
     /// Tells a room something and does what follows.
     pub(super) fn tell_room(&mut self, index: usize, input: media::Input<'_>, now: Instant) {
+        self.forward(now);
         if let Some(room) = self.rooms.get_mut(index).and_then(Option::as_mut) {
             room.handle(input, now);
         }
         self.drain_room(index, None, now);
     }
 
-    pub(super) fn drain_room(&mut self, index: usize, received: Option<&Received>, now: Instant) {
-        // Stored with its first copy: what nobody gets is not kept.
-        let mut stored: Option<PacketRef> = None;
+    pub(super) fn drain_room(&mut self, index: usize, mut burst: Option<&mut Burst>, now: Instant) {
         while let Some(output) = self.rooms.get_mut(index).and_then(Option::as_mut).and_then(Room::poll_output) {
             match output {
                 media::Output::Forward(forward) => {
-                    let Some(received) = received else { continue };
-                    let store = &mut self.shared.store;
-                    let packet = *stored.get_or_insert_with(|| {
-                        store.put(received.ring, received.facts.seq, received.stored.clone(), now)
-                    });
-                    let pushed =
-                        self.with_peer(forward.to, |peer, shared| peer.push(&forward, packet, received, shared, now));
-                    match pushed {
-                        Some(Ok(())) => self.touch(forward.to),
-                        Some(Err(reason)) => self.shared.stats.drops.count(reason),
-                        None => self.shared.stats.drops.count(DropReason::SubscriberNotReady),
-                    }
+                    burst.iter_mut().for_each(|burst| self.hand_on(&forward, burst, now));
                 }
                 media::Output::Discard { peer, slot } => {
                     self.with_peer(peer, |peer, shared| {

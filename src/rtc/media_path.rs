@@ -5,6 +5,7 @@ use std::time::Instant;
 use str0m::Input;
 use str0m::net::{Protocol, Receive};
 
+use super::burst::Burst;
 use super::egress::Copy;
 use super::ingress::{Desk, Received, Taken};
 use super::path::Hop;
@@ -13,8 +14,8 @@ use super::store::PacketRef;
 use super::{Datagram, Stats, demux};
 use crate::command::Transport;
 use crate::media::meter::DropReason;
-use crate::media::{EncodingIndex, Forward, SlotIndex, TrackKey};
-use crate::rtp::rtcp::{self, Packet};
+use crate::media::{EncodingIndex, Forward, Packet, SlotIndex, TrackKey};
+use crate::rtp::rtcp;
 use crate::units::Bitrate;
 
 /// Packets of one RTCP compound that are looked at; 41 streams with a report and a request each are some fifty.
@@ -80,18 +81,18 @@ impl Peer {
         for packet in rtcp::parse(plain).take(CONTROL_PACKETS_MAX) {
             let Ok(packet) = packet else { break };
             match packet {
-                Packet::SenderReport { ssrc, info, reports } => {
+                rtcp::Packet::SenderReport { ssrc, info, reports } => {
                     self.ingress.sender_report(ssrc, &info, now);
                     reports.for_each(|block| self.egress.reported(&block, now));
                 }
-                Packet::ReceiverReport { reports, .. } => reports.for_each(|block| self.egress.reported(&block, now)),
-                Packet::Nack { media, pairs, .. } if !self.is_leaving() => {
+                rtcp::Packet::ReceiverReport { reports, .. } => reports.for_each(|block| self.egress.reported(&block, now)),
+                rtcp::Packet::Nack { media, pairs, .. } if !self.is_leaving() => {
                     self.egress.retransmit(media, pairs.lost(), store, stats, now);
                 }
-                Packet::TransportFeedback(feedback) => self.egress.flow().feedback(&feedback, now),
-                Packet::Remb { bitrate_bps, .. } => self.egress.flow().remb(Bitrate::from_bps(bitrate_bps), now),
-                Packet::Pli { media, .. } => self.keyframe_wanted(media, stats),
-                Packet::Fir { entries, .. } => {
+                rtcp::Packet::TransportFeedback(feedback) => self.egress.flow().feedback(&feedback, now),
+                rtcp::Packet::Remb { bitrate_bps, .. } => self.egress.flow().remb(Bitrate::from_bps(bitrate_bps), now),
+                rtcp::Packet::Pli { media, .. } => self.keyframe_wanted(media, stats),
+                rtcp::Packet::Fir { entries, .. } => {
                     for (ssrc, _) in entries {
                         self.keyframe_wanted(ssrc, stats);
                     }
@@ -113,32 +114,45 @@ impl Peer {
         }
     }
 
-    /// Queues one copy of a packet for a slot, or says why not.
-    pub fn push(
+    /// Queues copies for a slot, or counts why not.
+    pub fn push(&mut self, forward: &Forward, burst: &Burst, shared: &mut Shared, now: Instant) {
+        let packets = forward.packets(&burst.facts);
+        let Err(reason) = self.push_all(forward, packets, burst, shared, now) else { return };
+        shared.stats.drops.add(reason, packets.len() as u64);
+    }
+
+    fn push_all(
         &mut self,
         forward: &Forward,
-        packet: PacketRef,
-        received: &Received,
-        shared: &Shared,
+        packets: &[Packet],
+        burst: &Burst,
+        shared: &mut Shared,
         now: Instant,
     ) -> Result<(), DropReason> {
         if !matches!(self.phase, Phase::Connected | Phase::Lost { .. }) {
             return Err(DropReason::SubscriberNotReady);
         }
-        let types = self.outgoing.of(received.format, self.rtc.codec_config(), &shared.formats);
+        let stream = burst.stream().ok_or(DropReason::Internal)?;
+        let types = self.outgoing.of(stream.format, self.rtc.codec_config(), &shared.formats);
         let types = types.ok_or(DropReason::CodecMismatch)?;
-        let copy = Copy {
-            packet,
-            slot: usize::from(forward.slot.0),
-            seq: forward.seq,
-            timestamp: forward.timestamp,
-            captured_at: forward.captured_at,
-            clock_rate_hz: received.facts.codec.clock_rate_hz(),
-            bytes: received.facts.bytes,
-            payload_type: types.media,
-            rtx_payload_type: types.rtx,
-        };
-        self.egress.push(&copy, now)
+        for facts in packets {
+            let (seq, timestamp) = forward.numbers(facts);
+            let copy = Copy {
+                packet: PacketRef { ring: stream.ring, seq: facts.seq },
+                slot: usize::from(forward.slot.0),
+                seq,
+                timestamp,
+                captured_at: facts.captured_at,
+                clock_rate_hz: facts.codec.clock_rate_hz(),
+                bytes: facts.bytes,
+                payload_type: types.media,
+                rtx_payload_type: types.rtx,
+            };
+            if let Err(reason) = self.egress.push(&copy, now) {
+                shared.stats.drops.count(reason);
+            }
+        }
+        Ok(())
     }
 
     /// Seals what waits into the buffer: datagrams of the returned length, the last maybe shorter. Zero if none.

@@ -17,6 +17,7 @@ use crate::command::{Command, Notice, Refusal, Reply, Transport};
 use crate::media::meter::{Drops, PerKind, Volume};
 
 mod answer;
+mod burst;
 mod channel;
 mod clock;
 mod codec;
