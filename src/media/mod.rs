@@ -7,8 +7,6 @@
 //! [`Room::poll_output`] until `None`, then sleep until [`Room::poll_timeout`]. After [`Input::Packet`] the drained
 //! [`Output::Forward`]s all mean that packet.
 
-use std::time::Instant;
-
 use crate::command::{EndReason, MediaKind, Notice, ParticipantChange, Profile, Purpose, RoomSettings};
 use crate::ids::{CallId, Identity, ParticipantId, SessionId, TrackId};
 

@@ -53,6 +53,12 @@ impl Burst {
         self.stream
     }
 
+    /// Whether a frame has begun of which more is to come. The marker ends a frame in every video format.
+    pub fn is_unfinished(&self) -> bool {
+        self.stream.is_some_and(|stream| stream.kind == MediaKind::Video)
+            && self.stored.last().is_some_and(|stored| !stored.marker)
+    }
+
     /// Keeps the packets for those who get copies; to be called with the first. What nobody gets is not kept.
     pub fn keep(&mut self, store: &mut PacketStore, now: Instant) {
         let Some(Stream { ring, .. }) = self.stream else { return };

@@ -59,6 +59,11 @@ const HOLD_US: u64 = 250_000;
 /// A fall of the estimate below this share of what arrived lately goes too far, and ends at that one.
 const MAX_FALL: f64 = 0.75;
 const CAUGHT: f64 = 0.85;
+/// While the estimate is above what is to be sent by this factor, and nothing is lost or probes, GoogCC is told less:
+/// bursts instead of packets, and no more often than this. A receiver that reports every 50 ms is then heard like one
+/// that reports every 100, as libwebrtc's do at low rates.
+const HEADROOM: f64 = 1.2;
+const WEIGH_INTERVAL_US: u64 = 90_000;
 /// Packets over which loss is measured.
 const LOSS_WINDOW_PACKETS: u32 = 200;
 /// Round trips beyond this are nonsense.
@@ -111,7 +116,9 @@ pub struct Congestion {
     alive_at_us: u64,
     /// When GoogCC last ran.
     ran_at_us: u64,
-    /// Lost packets of feedback in which nothing was received.
+    /// When GoogCC last weighed feedback.
+    weighed_at_us: u64,
+    /// Lost packets of feedback in which nothing was received, and what may wait for the next feedback.
     carried: Vec<PacketResult>,
 }
 
@@ -142,6 +149,7 @@ impl Congestion {
             untold: None,
             alive_at_us: ORIGIN_US,
             ran_at_us: ORIGIN_US,
+            weighed_at_us: 0,
             carried: Vec::new(),
         };
         congestion.run();
@@ -204,6 +212,14 @@ impl Congestion {
             return;
         };
         self.round_trip(Duration::from_micros(now_us.saturating_sub(sent_at_us)));
+        if self.has_headroom() && results.iter().all(is_ordinary) {
+            if now_us < self.weighed_at_us + WEIGH_INTERVAL_US && results.len() < MAX_CARRIED {
+                self.carried = results;
+                return;
+            }
+            join_bursts(&mut results);
+        }
+        self.weighed_at_us = now_us;
         self.tell_sent();
         self.yield_if_strained();
         let feedback = TransportPacketsFeedback {
@@ -299,6 +315,12 @@ impl Congestion {
             self.tell_sent();
             self.run();
         }
+    }
+
+    /// Whether the estimate is so far above what is to be sent that its last digits are of no use.
+    fn has_headroom(&self) -> bool {
+        let enough = self.demand != Bitrate::ZERO && self.estimate > self.demand * HEADROOM;
+        enough && self.held_until_us.is_none()
     }
 
     fn probe_if_worthwhile(&mut self) {
@@ -406,6 +428,27 @@ impl Congestion {
         let since = now.saturating_duration_since(self.origin);
         ORIGIN_US + since.as_secs() * 1_000_000 + u64::from(since.subsec_micros())
     }
+}
+
+/// Received, and no part of a probe.
+fn is_ordinary(result: &PacketResult) -> bool {
+    result.receive_time.is_finite() && result.sent_packet.pacing_info.probe_cluster_id == PacedPacketInfo::NOT_APROBE
+}
+
+/// Makes one of packets that left in one burst, which GoogCC would do itself: what was sent within 5 ms is one to its
+/// trend line, and throughput is a sum. It copies and sorts what it is given several times. Not for packets that are
+/// lost or probe: their number matters.
+fn join_bursts(results: &mut Vec<PacketResult>) {
+    results.dedup_by(|next, burst| {
+        let joined = next.sent_packet.send_time == burst.sent_packet.send_time;
+        if joined {
+            burst.sent_packet.size += next.sent_packet.size;
+            burst.sent_packet.sequence_number = next.sent_packet.sequence_number;
+            burst.sent_packet.audio &= next.sent_packet.audio;
+            burst.receive_time = burst.receive_time.max(next.receive_time);
+        }
+        joined
+    });
 }
 
 /// Loss over the last packets: two windows, the finished and the growing one.

@@ -194,6 +194,11 @@ impl Engine {
         matches!(self.demux.route(datagram), Route::Peer { .. })
     }
 
+    /// The last packet of a frame is still to come, and what was gathered of it waits for the next drain.
+    pub fn expects_more(&self) -> bool {
+        self.burst.is_unfinished()
+    }
+
     /// The counters now.
     pub fn stats(&self) -> Stats {
         let mut stats = self.shared.stats;

@@ -203,6 +203,10 @@ trait MediaEngine {
     fn poll_timeout(&self) -> Option<(Instant, Timer)>;
     fn knows(&self, datagram: &Datagram<'_>) -> bool;
     fn stats(&self) -> Stats;
+    /// The last packet of a frame is still to come, and what was gathered of it waits for the next drain.
+    fn expects_more(&self) -> bool {
+        false
+    }
     /// Takes a sent buffer back.
     fn recycle(&mut self, _buffer: Vec<u8>) {}
 }
@@ -230,6 +234,10 @@ impl MediaEngine for Engine {
 
     fn stats(&self) -> Stats {
         Engine::stats(self)
+    }
+
+    fn expects_more(&self) -> bool {
+        Engine::expects_more(self)
     }
 
     fn recycle(&mut self, buffer: Vec<u8>) {

@@ -92,20 +92,24 @@ impl Udp {
         }
     }
 
-    /// Receives a bounded number of datagrams. Returns whether more may wait.
+    /// Receives a bounded number of datagrams.
     pub(crate) fn receive(
         &mut self,
         addresses: &Addresses,
         counters: &mut ShardSnapshot,
         mut each: impl FnMut(Datagram<'_>),
-    ) -> bool {
-        let Some(buffers) = self.buffers.first_chunk_mut::<BATCH>() else { return false };
+    ) {
+        let Some(buffers) = self.buffers.first_chunk_mut::<BATCH>() else { return };
         for socket in &mut self.sockets {
             let mut taken = 0;
             while socket.readable && taken < DATAGRAMS_PER_TURN {
                 taken += socket.receive_batch(buffers, addresses, counters, &mut each);
             }
         }
+    }
+
+    /// Whether more may wait to be received.
+    pub(crate) fn has_more(&self) -> bool {
         self.sockets.iter().any(|socket| socket.readable)
     }
 
