@@ -47,6 +47,8 @@ pub struct ShardSnapshot {
     pub busy_ns: u64,
     /// Share of the last second it worked, in thousandths.
     pub busy_permille: u64,
+    /// It has had more to do than it can for seconds.
+    pub saturated: bool,
 }
 
 /// How a join ended; each join counts once, when that is known.
@@ -334,6 +336,11 @@ fn shard_families(shards: &[ShardSnapshot]) -> Vec<MetricFamily> {
             "stube_shard_busy_ratio",
             "Share of the last second a shard worked.",
             each(|s| s.busy_permille as f64 / 1e3),
+        ),
+        gauge(
+            "stube_shard_saturated",
+            "1 while a shard has had more to do than its core can for seconds.",
+            each(|s| f64::from(u8::from(s.saturated))),
         ),
         counter("stube_shard_busy_seconds_total", "Time a shard worked.", each(|s| s.busy_ns as f64 / 1e9)),
         latency(shards),

@@ -90,24 +90,28 @@ impl World {
     }
 
     /// Drains the room, holding each output against what the model knows.
-    fn drain(&mut self, sent: Option<(u32, usize, Packet)>) {
+    fn drain(&mut self, sent: Option<(u32, usize, &[Packet])>) {
         while let Some(output) = self.room.poll_output() {
             match output {
                 Output::Forward(forward) => {
-                    let (owner, track, packet) = sent.expect("nothing is forwarded but a packet");
-                    self.forwarded += 1;
+                    let (owner, track, packets) = sent.expect("nothing is forwarded but packets");
                     let to = self.members.values().find(|member| member.peer == forward.to);
                     let to = to.expect("only members receive");
                     assert!(to.connected, "nobody receives before they are connected");
                     let publisher = &self.members[&owner];
                     assert_ne!(publisher.peer, forward.to, "nobody hears themself");
                     assert!(publisher.connected && !publisher.tracks[track].muted, "the muted are silent");
-                    let (seq, _) = forward.numbers(&packet);
-                    let stream = self.streams.entry((forward.to, forward.slot)).or_default();
-                    assert!(stream.used.insert(seq), "sequence number {seq} used twice");
-                    if stream.last_ssrc != Some(packet.ssrc) {
-                        assert!(packet.keyframe, "a new source begins with a keyframe");
-                        stream.last_ssrc = Some(packet.ssrc);
+                    let meant = forward.packets(packets);
+                    assert_eq!(meant.len(), usize::from(forward.count));
+                    for packet in meant {
+                        self.forwarded += 1;
+                        let (seq, _) = forward.numbers(packet);
+                        let stream = self.streams.entry((forward.to, forward.slot)).or_default();
+                        assert!(stream.used.insert(seq), "sequence number {seq} used twice");
+                        if stream.last_ssrc != Some(packet.ssrc) {
+                            assert!(packet.keyframe, "a new source begins with a keyframe");
+                            stream.last_ssrc = Some(packet.ssrc);
+                        }
                     }
                 }
                 Output::RequestKeyframe { track, encoding, .. } => self.keyframe_asked(track, encoding),
@@ -197,28 +201,32 @@ impl World {
             return;
         }
         let (track, skip, keyframe) = (self.draw(tracks) as usize, self.draw(12), self.draw(5) == 0);
-        let (level, pick) = (self.draw(128) as u8, self.draw(8));
+        let (level, pick, several) = (self.draw(128) as u8, self.draw(8), 1 + self.draw(3));
         let now = self.now;
         let publication = &mut self.members.get_mut(&who).unwrap().tracks[track];
         let encoding = pick as usize % publication.encodings.len();
         let (ssrc, seq) = &mut publication.encodings[encoding];
-        *seq += 1 + u64::from(skip == 0);
         let audio = publication.kind == MediaKind::Audio;
         let codec = if audio { Codec::Opus } else { Codec::Vp8 };
-        let packet = Packet {
-            ssrc: *ssrc,
-            seq: *seq,
-            timestamp: *seq as u32 * 960,
-            codec,
-            bytes: 100,
-            keyframe: audio || keyframe,
-            level: audio.then_some(level),
-            captured_at: now,
+        let mut packet = |keyframe| {
+            *seq += 1 + u64::from(skip == 0);
+            Packet {
+                ssrc: *ssrc,
+                seq: *seq,
+                timestamp: *seq as u32 * 960,
+                codec,
+                bytes: 100,
+                keyframe: audio || keyframe,
+                level: audio.then_some(level),
+                captured_at: now,
+            }
         };
+        // Up to three come at once; a keyframe may be any of them.
+        let packets: Vec<Packet> = (0..several).map(|index| packet(keyframe && index == skip % several)).collect();
         let key = publication.key;
         let encoding = EncodingIndex(encoding as u8);
-        self.room.handle(Input::Packets { track: key, encoding, packets: &[packet] }, now);
-        self.drain(Some((who, track, packet)));
+        self.room.handle(Input::Packets { track: key, encoding, packets: &packets }, self.now);
+        self.drain(Some((who, track, &packets)));
     }
 
     fn mute(&mut self, who: u32) {

@@ -36,12 +36,47 @@ async fn health(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
     }
 }
 
+/// How much there is to do.
+#[derive(Debug, PartialEq, Eq)]
+enum Load {
+    Light,
+    /// Some shards are saturated; new rooms go to the others.
+    Uneven(String),
+    /// All are.
+    Saturated,
+}
+
+fn load(saturated: &[bool]) -> Load {
+    let named: Vec<_> = (0..saturated.len()).filter(|shard| saturated[*shard]).map(|shard| shard.to_string()).collect();
+    match named.len() {
+        0 => Load::Light,
+        all if all == saturated.len() => Load::Saturated,
+        _ => Load::Uneven(format!("ready; saturated shards: {}\n", named.join(", "))),
+    }
+}
+
 /// Whether new calls should be sent here.
 async fn readiness(State(app): State<Arc<App>>) -> Response {
     let obstacle = match (app.admits(), app.is_turning()) {
         (Err(_), _) => "shutting down\n",
         (Ok(()), false) => "a shard hangs\n",
-        (Ok(()), true) => return (StatusCode::OK, "ready\n").into_response(),
+        (Ok(()), true) => match load(&app.shards.saturated()) {
+            Load::Light => return (StatusCode::OK, "ready\n").into_response(),
+            Load::Uneven(says) => return (StatusCode::OK, says).into_response(),
+            Load::Saturated => "saturated\n",
+        },
     };
     (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_S)], obstacle).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saturated_shards_are_named_until_all_are() {
+        assert_eq!(load(&[false, false]), Load::Light);
+        assert_eq!(load(&[false, true, true]), Load::Uneven("ready; saturated shards: 1, 2\n".to_owned()));
+        assert_eq!(load(&[true, true]), Load::Saturated);
+    }
 }

@@ -48,6 +48,7 @@ struct Entries {
 /// How much a shard has to do, as far as control knows at once; its snapshot is up to a second old.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Load {
+    saturated: bool,
     sessions: usize,
     rooms: usize,
 }
@@ -124,10 +125,11 @@ impl Directory {
         }
     }
 
-    /// The shard of `count` with the least to do: the place for a new room.
-    pub fn least_loaded(&self, count: usize) -> ShardIndex {
+    /// The shard with the least to do, of those that are not saturated if there are any: the place for a new room.
+    pub fn least_loaded(&self, saturated: &[bool]) -> ShardIndex {
         let entries = self.entries();
-        let mut loads = vec![Load::default(); count.max(1)];
+        let load = |saturated: &bool| Load { saturated: *saturated, ..Load::default() };
+        let mut loads: Vec<_> = saturated.iter().map(load).collect();
         for entry in entries.rooms.values() {
             if let Some(load) = loads.get_mut(entry.shard.0) {
                 load.rooms += 1;
@@ -143,7 +145,7 @@ impl Directory {
     }
 }
 
-/// The first of the shards with the fewest sessions, and of those with the fewest rooms.
+/// The first of the shards that are not saturated with the fewest sessions, and of those with the fewest rooms.
 fn lightest(loads: &[Load]) -> ShardIndex {
     let lightest = loads.iter().enumerate().min_by_key(|(_, load)| **load);
     ShardIndex(lightest.map_or(0, |(index, _)| index))
@@ -252,11 +254,14 @@ mod tests {
 
     #[test]
     fn new_rooms_go_to_the_lightest_shard() {
-        let load = |sessions, rooms| Load { sessions, rooms };
+        let load = |sessions, rooms| Load { saturated: false, sessions, rooms };
+        let full = |sessions, rooms| Load { saturated: true, sessions, rooms };
         for (loads, expected) in [
             (vec![load(0, 0), load(0, 0)], 0),
             (vec![load(0, 1), load(0, 0)], 1),
             (vec![load(2, 1), load(1, 9)], 1),
+            (vec![full(1, 1), load(9, 9), load(9, 8)], 2),
+            (vec![full(2, 1), full(1, 1)], 1),
             (vec![], 0),
         ] {
             assert_eq!(lightest(&loads), ShardIndex(expected));
@@ -264,6 +269,7 @@ mod tests {
         let directory = Directory::default();
         directory.insert_room(&"a".into(), entry(1, "x", 0));
         directory.insert_session(SessionId::from_bits(1), session(1, 0));
-        assert_eq!(directory.least_loaded(2), ShardIndex(1));
+        assert_eq!(directory.least_loaded(&[false, false]), ShardIndex(1));
+        assert_eq!(directory.least_loaded(&[false, true]), ShardIndex(0));
     }
 }

@@ -175,7 +175,7 @@ async fn describe(app: &App, entry: &RoomEntry) -> Result<RoomState, Refusal> {
 /// Opens a room on the lightest shard. The caller holds `room_changes`.
 async fn create(app: &App, tenant: &Tenant, name: &RoomName, settings: RoomSettings) -> Result<RoomEntry, Problem> {
     app.admits()?;
-    let shard = app.directory.least_loaded(app.shards.count());
+    let shard = app.directory.least_loaded(&app.shards.saturated());
     let room = app.id();
     let created_at = app.clock.now();
     app::done(app.tell(shard, Command::OpenRoom { room, settings: settings.clone() }).await?)?;

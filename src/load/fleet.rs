@@ -51,6 +51,9 @@ pub struct Fleet {
     /// Zero for no churn.
     churn_ns: u64,
     next_churn_ns: u64,
+    /// Datagrams a second of the first participant's flood, and how many have been sent since when.
+    flood_pps: u64,
+    flooded: (u64, u64),
     speech: u64,
     next_turn: Instant,
     /// Sessions whose end was asked for and not yet confirmed.
@@ -101,6 +104,8 @@ impl Fleet {
             next_join_ns: 0,
             churn_ns: 0,
             next_churn_ns: 0,
+            flood_pps: 0,
+            flooded: (0, 0),
             speech: 0,
             next_turn: clock::now(),
             leaving: 0,
@@ -112,6 +117,22 @@ impl Fleet {
     pub fn churn(&mut self, rate: f64) {
         self.churn_ns = if rate > 0.0 { (SECOND_NS as f64 / rate) as u64 } else { 0 };
         self.next_churn_ns = clock::wall_ns();
+    }
+
+    /// From now on the first participant floods the server; not for 0.
+    pub fn flood(&mut self, pps: u64) {
+        self.flood_pps = pps;
+        self.flooded = (0, clock::wall_ns());
+    }
+
+    fn flood_due(&mut self, now_ns: u64) {
+        let (sent, since_ns) = self.flooded;
+        let due = (now_ns.saturating_sub(since_ns) as f64 * self.flood_pps as f64 / SECOND_NS as f64) as u64;
+        let flooder = self.participants.iter().flatten().next();
+        if let Some(flooder) = flooder.filter(|_| due > sent) {
+            flooder.flood((due - sent) as usize);
+            self.flooded.0 = due;
+        }
     }
 
     /// Whether nobody is on the way.
@@ -158,6 +179,7 @@ impl Fleet {
         self.read_replies(now, now_ns);
         self.join_due(now, now_ns);
         self.churn_due(now_ns);
+        self.flood_due(now_ns);
         self.speak(now_ns);
         self.receive(now, now_ns);
         for serial in 0..self.due_ns.len() {

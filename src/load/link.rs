@@ -25,6 +25,9 @@ pub const BATCH: usize = 16;
 /// Beyond every path's MTU.
 pub const BUFFER_BYTES: usize = 4096;
 const SOCKET_BUFFER_BYTES: usize = 1 << 20;
+/// A datagram of a flood, in bytes, and how many leave in one send.
+const FLOOD_BYTES: usize = 200;
+const FLOOD_RUN: usize = 50;
 /// First bytes of RTP and RTCP (RFC 7983 §7), which str0m neither sees nor sends here.
 const MEDIA: std::ops::RangeInclusive<u8> = 128..=191;
 /// First bytes of DTLS.
@@ -183,6 +186,19 @@ impl Link {
         counts.datagrams_out += 1;
         if self.socket.send_to(datagram, remote).is_err() {
             counts.send_errors += 1;
+        }
+    }
+
+    /// Sends so many datagrams that look like RTP, in runs. What the kernel does not take is lost, as floods are.
+    pub fn flood(&self, how_many: usize) {
+        let Some(destination) = self.remote else { return };
+        let mut run = [0; FLOOD_BYTES * FLOOD_RUN];
+        run.chunks_mut(FLOOD_BYTES).for_each(|datagram| datagram[0] = *MEDIA.start());
+        for left in (1..=how_many).rev().step_by(FLOOD_RUN) {
+            let contents = &run[..left.min(FLOOD_RUN) * FLOOD_BYTES];
+            let segment_size = Some(FLOOD_BYTES);
+            let transmit = quinn_udp::Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
+            let _ = self.state.try_send((&self.socket).into(), &transmit);
         }
     }
 

@@ -160,6 +160,7 @@ fn measure(
         progress.show("joining", fleet);
     }
     fleet.churn(options.churn);
+    fleet.flood(options.flood);
     run_for(fleet, options.warmup, "warming up", stop, &mut progress);
     let ramp = fleet.counts.joins.clone();
     let server_start = usage_of(options)?;

@@ -201,6 +201,11 @@ impl Participant {
         self.media.as_mut().map(|(_, inbound)| inbound)
     }
 
+    /// Sends so many datagrams that are good for nothing.
+    pub fn flood(&self, how_many: usize) {
+        self.link.flood(how_many);
+    }
+
     pub fn close(&mut self, registry: &Registry) {
         self.link.close(registry);
     }

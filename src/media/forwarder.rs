@@ -50,6 +50,11 @@ impl Forwarder {
         self.source = None;
     }
 
+    /// Whether this packet begins another source than the one that flows: another SSRC, or numbers that start anew.
+    pub fn is_foreign(&self, packet: &Packet) -> bool {
+        self.source.is_some_and(|mapping| !mapping.continues_with(packet))
+    }
+
     /// The outgoing number and timestamp, or `None` for a packet from before the source's first.
     pub fn forward(&mut self, packet: &Packet) -> Option<(u64, u32)> {
         let mapping = match self.source {

@@ -12,6 +12,8 @@ pub enum DropReason {
     UnknownSource,
     /// STUN whose USERNAME names no session.
     UnknownUfrag,
+    /// The client sends more than anyone needs to.
+    Policed,
     /// RTP or RTCP that failed SRTP's authentication, or RTCP that came twice (RFC 3711 §3.3).
     NotAuthentic,
     /// RTP of an m-line or encoding that is not published, or whose source the grants do not allow.
@@ -44,10 +46,11 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Malformed,
         Self::UnknownSource,
         Self::UnknownUfrag,
+        Self::Policed,
         Self::NotAuthentic,
         Self::UnpublishedTrack,
         Self::NotConnected,
@@ -87,6 +90,7 @@ impl DropReason {
             Self::Malformed => "malformed",
             Self::UnknownSource => "unknown_source",
             Self::UnknownUfrag => "unknown_ufrag",
+            Self::Policed => "policed",
             Self::NotAuthentic => "not_authentic",
             Self::UnpublishedTrack => "unpublished_track",
             Self::NotConnected => "not_connected",

@@ -4,8 +4,8 @@
 //! INVARIANT: no str0m, tokio, socket, clock, entropy or `HashMap`; nothing here can fail, only drop with a reason.
 //!
 //! This file is the ring's contract. Order of calls on a [`Room`]: [`Room::handle`] or [`Room::handle_timeout`], then
-//! [`Room::poll_output`] until `None`, then sleep until [`Room::poll_timeout`]. After [`Input::Packet`] the drained
-//! [`Output::Forward`]s all mean that packet.
+//! [`Room::poll_output`] until `None`, then sleep until [`Room::poll_timeout`]. After [`Input::Packets`] the drained
+//! [`Output::Forward`]s all mean those packets.
 
 use crate::command::{EndReason, MediaKind, Notice, ParticipantChange, Profile, Purpose, RoomSettings};
 use crate::ids::{CallId, Identity, ParticipantId, SessionId, TrackId};

@@ -205,7 +205,8 @@ impl Room {
 
     /// The hot path: packets to all slots their track is in, slot by slot.
     fn packets(&mut self, key: TrackKey, encoding: EncodingIndex, packets: &[Packet], now: Instant) {
-        let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut).filter(|t| t.is_offered()) else {
+        let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut).filter(|t| t.is_offered())
+        else {
             return self.drops.add(DropReason::UnpublishedTrack, packets.len() as u64);
         };
         self.starts.clear();
@@ -224,18 +225,22 @@ impl Room {
             self.speakers.heard(track.owner, level);
             self.timers.set_earlier(Timer::Speakers, now + speakers::TICK);
         }
-        let mut slot_changed = false;
+        let (mut slot_changed, mut source_changed) = (false, false);
         for (seat, slot) in &track.subscribers {
             let Some(participant) = self.seats.get_mut(usize::from(seat.0)).and_then(Option::as_mut) else { continue };
             let Some(bound) = participant.slots.get_mut(usize::from(slot.0)) else { continue };
             let awaited = bound.awaits(encoding);
             let to = (participant.peer, *slot);
-            bound.forward_all(to, encoding, (packets, &self.starts), &mut self.drops, &mut self.outputs);
+            let run = (packets, self.starts.as_slice());
+            source_changed |= bound.forward_all(to, encoding, run, &mut self.drops, &mut self.outputs);
             slot_changed |= awaited && !bound.awaits(encoding);
         }
         if codec_changed {
             self.tell_track(key, TrackEvent::Updated);
             self.slots_stale = true;
+        }
+        if source_changed {
+            self.want_keyframe(key, encoding, now);
         }
         if codec_changed || slot_changed {
             self.settle(now);

@@ -76,11 +76,15 @@ impl Slot {
             }
             binding.current = Some(encoding);
             self.forwarder.switch();
+        } else if !start && self.forwarder.is_foreign(packet) {
+            // A publisher that began anew, or a straggler from before it did.
+            return Err(DropReason::AwaitingKeyframe);
         }
         self.forwarder.forward(packet).ok_or(DropReason::BeforeSwitch)
     }
 
     /// Forwards packets that came together, each with whether a decoder can start there: neighbours as one output.
+    /// Whether another source has begun that only a keyframe lets the receiver follow.
     pub fn forward_all(
         &mut self,
         (to, slot): (PeerKey, SlotIndex),
@@ -88,13 +92,15 @@ impl Slot {
         (packets, starts): (&[Packet], &[bool]),
         drops: &mut Drops,
         outputs: &mut VecDeque<Output>,
-    ) {
+    ) -> bool {
         let mut run: Option<Forward> = None;
+        let mut lost_source = false;
         for (index, (packet, start)) in packets.iter().zip(starts).enumerate() {
             let (seq, timestamp) = match self.forward(encoding, packet, *start) {
                 Ok(numbers) => numbers,
                 Err(reason) => {
                     drops.count(reason);
+                    lost_source |= reason == DropReason::AwaitingKeyframe && !self.awaits(encoding);
                     continue;
                 }
             };
@@ -111,6 +117,7 @@ impl Slot {
             }
         }
         outputs.extend(run.map(Output::Forward));
+        lost_source
     }
 
     /// The pause is over: only a keyframe lets the decoder follow again.
@@ -164,6 +171,19 @@ mod tests {
         assert!(slot.forward(low, &packet(1, 2, false), false).is_ok());
         assert_eq!(slot.forward(high, &packet(2, 71, true), true).map(|(seq, _)| seq), Ok(12));
         assert_eq!(slot.forward(low, &packet(1, 3, false), false), Err(DropReason::OtherLayer));
+    }
+
+    #[test]
+    fn another_source_of_the_same_encoding_begins_with_a_keyframe() {
+        let low = EncodingIndex(0);
+        let mut slot = slot();
+        slot.bind(bind_to(TrackKey(0), low));
+        assert!(slot.forward(low, &packet(1, 1, true), true).is_ok());
+        let straggler = packet(9, 700, false);
+        assert_eq!(slot.forward(low, &straggler, false), Err(DropReason::AwaitingKeyframe));
+        assert_eq!(slot.forward(low, &packet(1, 2, false), false).map(|(seq, _)| seq), Ok(11));
+        assert_eq!(slot.forward(low, &packet(1, 40_000, false), false), Err(DropReason::AwaitingKeyframe));
+        assert_eq!(slot.forward(low, &packet(2, 5, true), true).map(|(seq, _)| seq), Ok(12));
     }
 
     #[test]

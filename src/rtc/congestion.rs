@@ -19,12 +19,16 @@ use goog_cc::units::{DataRate, DataSize, Timestamp};
 use goog_cc::{GoogCcConfig, GoogCcNetworkController};
 
 use self::arrival::{ArrivalClock, arrival_us};
+use self::bursts::{is_ordinary, join_bursts};
+use self::loss::LossMeter;
 use self::probing::{Conditions, Prober};
 use self::strain::Strain;
 use super::register::{Kind, SendRegister, Sent};
 use crate::units::Bitrate;
 
 mod arrival;
+mod bursts;
+mod loss;
 mod probing;
 mod strain;
 #[cfg(test)]
@@ -64,8 +68,6 @@ const CAUGHT: f64 = 0.85;
 /// that reports every 100, as libwebrtc's do at low rates.
 const HEADROOM: f64 = 1.2;
 const WEIGH_INTERVAL_US: u64 = 90_000;
-/// Packets over which loss is measured.
-const LOSS_WINDOW_PACKETS: u32 = 200;
 /// Round trips beyond this are nonsense.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(60);
 
@@ -427,53 +429,6 @@ impl Congestion {
     fn micros(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.origin);
         ORIGIN_US + since.as_secs() * 1_000_000 + u64::from(since.subsec_micros())
-    }
-}
-
-/// Received, and no part of a probe.
-fn is_ordinary(result: &PacketResult) -> bool {
-    result.receive_time.is_finite() && result.sent_packet.pacing_info.probe_cluster_id == PacedPacketInfo::NOT_APROBE
-}
-
-/// Makes one of packets that left in one burst, which GoogCC would do itself: what was sent within 5 ms is one to its
-/// trend line, and throughput is a sum. It copies and sorts what it is given several times. Not for packets that are
-/// lost or probe: their number matters.
-fn join_bursts(results: &mut Vec<PacketResult>) {
-    results.dedup_by(|next, burst| {
-        let joined = next.sent_packet.send_time == burst.sent_packet.send_time;
-        if joined {
-            burst.sent_packet.size += next.sent_packet.size;
-            burst.sent_packet.sequence_number = next.sent_packet.sequence_number;
-            burst.sent_packet.audio &= next.sent_packet.audio;
-            burst.receive_time = burst.receive_time.max(next.receive_time);
-        }
-        joined
-    });
-}
-
-/// Loss over the last packets: two windows, the finished and the growing one.
-#[derive(Debug, Default)]
-struct LossMeter {
-    packets: u32,
-    lost: u32,
-    last_ratio: f32,
-}
-
-impl LossMeter {
-    fn add(&mut self, lost: bool) {
-        self.packets += 1;
-        self.lost += u32::from(lost);
-        if self.packets == LOSS_WINDOW_PACKETS {
-            self.last_ratio = self.lost as f32 / self.packets as f32;
-            (self.packets, self.lost) = (0, 0);
-        }
-    }
-
-    fn ratio(&self) -> f32 {
-        // The growing window counts in proportion to its size.
-        let share = self.packets as f32 / LOSS_WINDOW_PACKETS as f32;
-        let growing = self.lost as f32 / LOSS_WINDOW_PACKETS as f32;
-        growing + self.last_ratio * (1.0 - share)
     }
 }
 

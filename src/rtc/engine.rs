@@ -243,6 +243,9 @@ impl Engine {
             Route::Drop(reason) => return self.shared.stats.drops.count(reason),
         };
         let arrival = self.with_peer(key, |peer, shared| {
+            if !peer.admits(datagram.contents, now) {
+                return Err(DropReason::Policed);
+            }
             peer.path.heard(datagram.transport, datagram.source, now);
             peer.heard_at = now;
             peer.receive(datagram, shared, now)

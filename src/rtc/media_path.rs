@@ -11,7 +11,7 @@ use super::ingress::{Desk, Received, Taken};
 use super::path::Hop;
 use super::peer::{Peer, PeerOutput, Phase, Shared};
 use super::store::PacketRef;
-use super::{Datagram, Stats, demux};
+use super::{Datagram, Stats, demux, policer};
 use crate::command::Transport;
 use crate::media::meter::DropReason;
 use crate::media::{EncodingIndex, Forward, Packet, SlotIndex, TrackKey};
@@ -33,6 +33,14 @@ pub enum Arrival {
 }
 
 impl Peer {
+    /// Whether the client may send this now: no more than [`policer`] allows.
+    pub fn admits(&mut self, contents: &[u8], now: Instant) -> bool {
+        match demux::media(contents) {
+            Some(_) => self.media_policer.admits(&policer::MEDIA, now),
+            None => self.session_policer.admits(&policer::SESSION, now),
+        }
+    }
+
     /// One datagram.
     pub fn receive(
         &mut self,
@@ -85,7 +93,9 @@ impl Peer {
                     self.ingress.sender_report(ssrc, &info, now);
                     reports.for_each(|block| self.egress.reported(&block, now));
                 }
-                rtcp::Packet::ReceiverReport { reports, .. } => reports.for_each(|block| self.egress.reported(&block, now)),
+                rtcp::Packet::ReceiverReport { reports, .. } => {
+                    reports.for_each(|block| self.egress.reported(&block, now))
+                }
                 rtcp::Packet::Nack { media, pairs, .. } if !self.is_leaving() => {
                     self.egress.retransmit(media, pairs.lost(), store, stats, now);
                 }

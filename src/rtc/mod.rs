@@ -39,6 +39,7 @@ mod outbox;
 mod pacer;
 mod path;
 mod peer;
+mod policer;
 mod register;
 mod retransmit;
 mod schedule;

@@ -18,6 +18,7 @@ use super::ingress::Ingress;
 use super::offer::Offer;
 use super::outbox::Outbox;
 use super::path::{Hop, Path};
+use super::policer::Policer;
 use super::store::PacketStore;
 use super::{Stats, Timer, Transmit, channel, crypto, demux};
 use crate::command::{EndReason, MediaKind, Transport};
@@ -64,6 +65,9 @@ pub struct Peer {
     outbox: Outbox,
     /// What came of RTCP.
     pub(super) events: VecDeque<PeerOutput>,
+    /// Bound what the client sends of media, and of all else.
+    pub media_policer: Policer,
+    pub session_policer: Policer,
     /// When the client was last heard, and when to look whether it still is.
     pub heard_at: Instant,
     silence_due: Instant,
@@ -173,6 +177,8 @@ impl Peer {
             channel: None,
             outbox: Outbox::default(),
             events: VecDeque::new(),
+            media_policer: Policer::new(now),
+            session_policer: Policer::new(now),
             heard_at: now,
             silence_due: now + SILENCE_TIMEOUT,
             due: now,

@@ -20,6 +20,7 @@ mod census;
 mod framing;
 mod listen;
 mod runs;
+mod saturation;
 mod start;
 mod status;
 mod tcp;
@@ -122,6 +123,11 @@ impl Shards {
     /// Every shard's counters, at most a second old.
     pub fn snapshots(&self) -> Vec<ShardSnapshot> {
         self.handles.iter().map(|handle| handle.status.snapshot()).collect()
+    }
+
+    /// Which shards have had more to do than they can for seconds.
+    pub fn saturated(&self) -> Vec<bool> {
+        self.handles.iter().map(|handle| handle.status.snapshot().saturated).collect()
     }
 
     /// Whether every shard has turned within the last `within`; what the watchdog asks. An idle shard turns once a

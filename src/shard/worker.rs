@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::addresses::Addresses;
 use super::runs::Run;
+use super::saturation::Saturation;
 use super::tcp::{Handover, Tcp};
 use super::udp::Udp;
 use super::{Answer, MediaEngine, NoticeSender, Order, ShardIndex, Status, clock};
@@ -75,6 +76,7 @@ pub(crate) struct Worker<E> {
     turned: (Instant, Instant),
     tidied_at: Instant,
     busy_ns_when_tidied: u64,
+    saturation: Saturation,
     stopping_since: Option<Instant>,
 }
 
@@ -93,6 +95,7 @@ impl<E: MediaEngine> Worker<E> {
             turned: (now, now),
             tidied_at: now,
             busy_ns_when_tidied: 0,
+            saturation: Saturation::default(),
             stopping_since: None,
         }
     }
@@ -257,6 +260,14 @@ impl<E: MediaEngine> Worker<E> {
         let span = now.saturating_duration_since(self.tidied_at).as_nanos().max(1);
         self.counters.busy_permille = (busy * 1000 / span).min(1000) as u64;
         self.busy_ns_when_tidied = self.counters.busy_ns;
+        let saturated = self.saturation.note(self.counters.busy_permille);
+        if std::mem::replace(&mut self.counters.saturated, saturated) != saturated {
+            let shard = self.wiring.index.0;
+            match saturated {
+                true => tracing::warn!(shard, "a shard is saturated: calls on it will suffer; new rooms go elsewhere"),
+                false => tracing::info!(shard, "the shard is no longer saturated"),
+            }
+        }
         self.tidied_at = now;
         self.publish();
     }

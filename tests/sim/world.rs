@@ -24,7 +24,7 @@ use crate::trace::Trace;
 pub const RESTART_TIMEOUT: Duration = Duration::from_secs(8);
 /// Longer than a scenario may leave a room empty before somebody comes again.
 pub const DEPARTURE_TIMEOUT: Duration = Duration::from_secs(20);
-const SERVER_V4: &str = "198.51.100.1:7882";
+pub const SERVER_V4: &str = "198.51.100.1:7882";
 const SERVER_V6: &str = "[2001:db8:ffff::1]:7882";
 /// In the trace, the engine's index.
 const SERVER: usize = usize::MAX;
