@@ -51,7 +51,7 @@ pub struct Fleet {
     /// Zero for no churn.
     churn_ns: u64,
     next_churn_ns: u64,
-    /// Datagrams a second of the first participant's flood, and how many have been sent since when.
+    /// Datagrams a second of the last participant's flood, and how many have been sent since when.
     flood_pps: u64,
     flooded: (u64, u64),
     speech: u64,
@@ -119,7 +119,7 @@ impl Fleet {
         self.next_churn_ns = clock::wall_ns();
     }
 
-    /// From now on the first participant floods the server; not for 0.
+    /// From now on the last participant floods the server; not for 0.
     pub fn flood(&mut self, pps: u64) {
         self.flood_pps = pps;
         self.flooded = (0, clock::wall_ns());
@@ -128,7 +128,7 @@ impl Fleet {
     fn flood_due(&mut self, now_ns: u64) {
         let (sent, since_ns) = self.flooded;
         let due = (now_ns.saturating_sub(since_ns) as f64 * self.flood_pps as f64 / SECOND_NS as f64) as u64;
-        let flooder = self.participants.iter().flatten().next();
+        let flooder = self.participants.iter().flatten().next_back();
         if let Some(flooder) = flooder.filter(|_| due > sent) {
             flooder.flood((due - sent) as usize);
             self.flooded.0 = due;

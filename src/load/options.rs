@@ -112,7 +112,7 @@ pub struct Options {
     /// Microseconds between two looks at the sockets; 0 waits for packets and so is woken by the server's sends.
     #[arg(long, default_value_t = 1000)]
     pub poll_us: u64,
-    /// Datagrams a second that the first participant sends besides, and that no key has sealed: a flood.
+    /// Datagrams a second that the last participant sends besides, and that no key has sealed: a flood.
     #[arg(long, default_value_t = 0)]
     pub flood: u64,
     /// Percent of received media packets to throw away, as a bad network would.

@@ -95,7 +95,8 @@ impl Default for CongestionConfig {
 pub struct Congestion {
     config: CongestionConfig,
     origin: Instant,
-    /// The latest time seen.
+    /// The last instant seen, and the latest.
+    seen: Instant,
     now_us: u64,
     register: SendRegister,
     controller: Box<GoogCcNetworkController>,
@@ -135,6 +136,7 @@ impl Congestion {
         let mut congestion = Self {
             config,
             origin: now,
+            seen: now,
             now_us: ORIGIN_US,
             register: SendRegister::new(),
             controller: Box::new(GoogCcNetworkController::new(controller_config, GoogCcConfig { feedback_only: true })),
@@ -422,7 +424,11 @@ impl Congestion {
     }
 
     fn advance(&mut self, now: Instant) -> u64 {
-        self.now_us = self.now_us.max(self.micros(now));
+        // Many packets leave at one instant.
+        if self.seen != now {
+            self.seen = now;
+            self.now_us = self.now_us.max(self.micros(now));
+        }
         self.now_us
     }
 

@@ -77,7 +77,6 @@ pub struct Egress {
 /// One copy to send.
 pub struct Copy {
     pub packet: PacketRef,
-    pub slot: usize,
     /// Extended outgoing number.
     pub seq: u64,
     pub timestamp: u32,
@@ -167,28 +166,36 @@ impl Egress {
 
     // === what is to be sent ===
 
-    /// Queues a copy; it leaves with the next drain, or when the pacer lets it.
-    pub fn push(&mut self, copy: &Copy, now: Instant) -> Result<(), DropReason> {
-        let stream = self.streams.get_mut(copy.slot).ok_or(DropReason::SubscriberNotReady)?;
+    /// Queues copies for a slot; they leave with the next drain, or when the pacer lets them. How many found no room.
+    pub fn push(
+        &mut self,
+        slot: usize,
+        copies: impl ExactSizeIterator<Item = Copy>,
+        now: Instant,
+    ) -> Result<usize, DropReason> {
+        let stream = self.streams.get_mut(slot).ok_or(DropReason::SubscriberNotReady)?;
         if self.sealer.is_none() {
             return Err(DropReason::SubscriberNotReady);
         }
         let queue = if stream.kind == MediaKind::Audio { &mut self.audio } else { &mut self.video };
-        if queue.len() >= QUEUE_MAX {
-            return Err(DropReason::SubscriberTooSlow);
+        let room = QUEUE_MAX.saturating_sub(queue.len());
+        let refused = copies.len().saturating_sub(room);
+        let mut wire_bytes = 0;
+        for copy in copies.take(room) {
+            wire_bytes += copy.bytes + FIXED_BYTES + UDP_IP_BYTES;
+            queue.push_back(Queued {
+                packet: copy.packet,
+                purpose: Purpose::Media,
+                seq: copy.seq,
+                timestamp: copy.timestamp,
+                slot: slot as u16,
+                payload_type: copy.payload_type,
+                rtx_payload_type: copy.rtx_payload_type,
+                starts_frame: stream.note(copy.timestamp, copy.captured_at, copy.clock_rate_hz),
+            });
         }
-        self.flow.demanded(copy.bytes + FIXED_BYTES + UDP_IP_BYTES, now);
-        queue.push_back(Queued {
-            packet: copy.packet,
-            purpose: Purpose::Media,
-            seq: copy.seq,
-            timestamp: copy.timestamp,
-            slot: copy.slot as u16,
-            payload_type: copy.payload_type,
-            rtx_payload_type: copy.rtx_payload_type,
-            starts_frame: stream.note(copy.timestamp, copy.captured_at, copy.clock_rate_hz),
-        });
-        Ok(())
+        self.flow.demanded(wire_bytes, now);
+        Ok(refused)
     }
 
     /// Drops what waits for a slot.

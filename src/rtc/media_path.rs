@@ -94,7 +94,7 @@ impl Peer {
                     reports.for_each(|block| self.egress.reported(&block, now));
                 }
                 rtcp::Packet::ReceiverReport { reports, .. } => {
-                    reports.for_each(|block| self.egress.reported(&block, now))
+                    reports.for_each(|block| self.egress.reported(&block, now));
                 }
                 rtcp::Packet::Nack { media, pairs, .. } if !self.is_leaving() => {
                     self.egress.retransmit(media, pairs.lost(), store, stats, now);
@@ -145,11 +145,10 @@ impl Peer {
         let stream = burst.stream().ok_or(DropReason::Internal)?;
         let types = self.outgoing.of(stream.format, self.rtc.codec_config(), &shared.formats);
         let types = types.ok_or(DropReason::CodecMismatch)?;
-        for facts in packets {
+        let copies = packets.iter().map(|facts| {
             let (seq, timestamp) = forward.numbers(facts);
-            let copy = Copy {
+            Copy {
                 packet: PacketRef { ring: stream.ring, seq: facts.seq },
-                slot: usize::from(forward.slot.0),
                 seq,
                 timestamp,
                 captured_at: facts.captured_at,
@@ -157,11 +156,10 @@ impl Peer {
                 bytes: facts.bytes,
                 payload_type: types.media,
                 rtx_payload_type: types.rtx,
-            };
-            if let Err(reason) = self.egress.push(&copy, now) {
-                shared.stats.drops.count(reason);
             }
-        }
+        });
+        let refused = self.egress.push(usize::from(forward.slot.0), copies, now)?;
+        shared.stats.drops.add(DropReason::SubscriberTooSlow, refused as u64);
         Ok(())
     }
 

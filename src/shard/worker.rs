@@ -198,7 +198,7 @@ impl<E: MediaEngine> Worker<E> {
         };
         let mut unfinished = take(udp, &mut self.counters);
         let mut heard_at = now;
-        while unfinished && !udp.has_more() && heard_at.elapsed() < FRAME_PATIENCE {
+        while unfinished && !udp.has_more() && clock().saturating_duration_since(heard_at) < FRAME_PATIENCE {
             let before = self.counters.datagrams_in;
             udp.look_again();
             unfinished = take(udp, &mut self.counters);
