@@ -11,6 +11,9 @@ use crate::ids::TrackId;
 /// An encoding that sent nothing for this long is not alive. str0m calls a stream paused after the same 1.5 s;
 /// a 1 fps screen share must not count as dead, hence a little more.
 const ALIVE: Duration = Duration::from_secs(3);
+/// The track's codec is another one when the old has not come for this long. A publisher may mix codecs, packet by
+/// packet or one for each encoding, and not every packet may be news to everyone; who can take a packet gets it anyway.
+const CODEC_CEASED: Duration = Duration::from_secs(1);
 
 /// One published media source.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub struct Track {
     /// those who can be seen.
     pub alive: bool,
     published_at: Instant,
+    /// When a packet in [`Self::codec`] last came.
+    codec_heard_at: Option<Instant>,
     /// The slots it is bound to.
     pub subscribers: Vec<(Seat, SlotIndex)>,
 }
@@ -52,7 +57,7 @@ pub struct Noted {
     /// A decoder can start with it, and what follows is still to come. A keyframe whose later packets have overtaken
     /// its first would start with a hole that no retransmission can fill; the next one will do.
     pub start: bool,
-    /// The publisher sends another codec than before.
+    /// The publisher has gone over to another codec.
     pub codec_changed: bool,
 }
 
@@ -79,6 +84,7 @@ impl Track {
             announced: false,
             alive: true,
             published_at: now,
+            codec_heard_at: None,
             encodings: rids.into_iter().enumerate().map(encoding).collect(),
             subscribers: Vec::new(),
         }
@@ -115,7 +121,17 @@ impl Track {
                 encoding.keyframes.satisfied();
             }
         }
-        Noted { start, codec_changed: std::mem::replace(&mut self.codec, packet.codec) != packet.codec }
+        Noted { start, codec_changed: self.note_codec(packet.codec, now) }
+    }
+
+    /// Whether the track's codec is another one from now on.
+    fn note_codec(&mut self, codec: Codec, now: Instant) -> bool {
+        let recent = |at: Instant| now.saturating_duration_since(at) < CODEC_CEASED;
+        if codec != self.codec && self.codec_heard_at.is_some_and(recent) {
+            return false;
+        }
+        self.codec_heard_at = Some(now);
+        std::mem::replace(&mut self.codec, codec) != codec
     }
 
     /// Looks whether it is alive. Whether that is news.
@@ -182,5 +198,31 @@ mod tests {
         track.note(EncodingIndex(0), &packet, later);
         assert_eq!(track.best_encoding(later), EncodingIndex(0), "the upper one has gone quiet");
         assert_eq!(track.rid(EncodingIndex(2)), Some("f"));
+    }
+
+    #[test]
+    fn a_codec_counts_once_the_old_one_has_ceased() {
+        let t0 = Instant::now();
+        let at = |ms| t0 + Duration::from_millis(ms);
+        let mut track = simulcast();
+        let mut note = |codec, ms| {
+            let packet = Packet {
+                ssrc: 1,
+                seq: ms,
+                timestamp: 0,
+                codec,
+                bytes: 10,
+                keyframe: true,
+                level: None,
+                captured_at: at(ms),
+            };
+            track.note(EncodingIndex(0), &packet, at(ms)).codec_changed
+        };
+        assert!(note(Codec::H264, 0), "what was negotiated first was a guess");
+        let alternating = (1..5000).filter(|ms| note([Codec::H264, Codec::Av1][*ms as usize % 2], *ms));
+        assert_eq!(alternating.count(), 0);
+        let changes: Vec<u64> = (5000..8000).filter(|ms| note(Codec::Av1, *ms)).collect();
+        assert_eq!(changes, [5998], "a second after the last packet in the other");
+        assert_eq!(track.codec, Codec::Av1);
     }
 }
