@@ -7,7 +7,7 @@
 //! **Nonce safety.** With AES-GCM a key must never seal twice under the same SSRC and index (RFC 7714 §8.1, §9.1). All
 //! SRTP and SRTCP of a session leaves through its one [`Egress`]: what str0m would send under the same keys is thrown
 //! away (`Peer::transmit`). Each slot has a media and an RTX SSRC of its own, distinct within the session. Media numbers
-//! come from the room, which never uses one twice (`media::forwarder`); should it ever, [`OutStream::sealed`] refuses.
+//! come from the room, which never uses one twice (`media::forwarder`); should it ever, `SequenceMap::note` refuses.
 //! RTX numbers are counted here, the SRTCP index in the [`Sealer`].
 
 use std::collections::VecDeque;
@@ -499,3 +499,6 @@ fn kind_of(queue: Queue, queued: &Queued) -> Kind {
         (Purpose::Media, _) => Kind::Video,
     }
 }
+
+#[cfg(test)]
+mod tests;

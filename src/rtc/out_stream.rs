@@ -10,7 +10,7 @@ use crate::command::MediaKind;
 use crate::rtp::extensions::{self, Extension, ExtensionIds, Own};
 use crate::rtp::header::{FIXED_BYTES, Fixed};
 use crate::rtp::rtcp::{self, SenderInfo};
-use crate::rtp::srtp::{RolloverTracker, Sealer, SrtpError};
+use crate::rtp::srtp::{Sealer, SrtpError};
 
 /// The original sequence number before an RTX payload (RFC 4588 §4), in bytes.
 pub const OSN_BYTES: usize = 2;
@@ -50,7 +50,6 @@ pub struct OutStream {
     /// The receiver has reported it, so it knows which m-line the SSRC belongs to.
     pub is_known: bool,
     pub numbers: SequenceMap,
-    sealed: RolloverTracker,
     rtx_next: u64,
     packets: u32,
     octets: u32,
@@ -74,7 +73,6 @@ impl OutStream {
             ids,
             is_known: false,
             numbers: SequenceMap::default(),
-            sealed: RolloverTracker::default(),
             rtx_next: u64::from(first_rtx),
             packets: 0,
             octets: 0,
@@ -152,11 +150,7 @@ impl OutStream {
             packet[payload..payload + stored.payload.len()].copy_from_slice(&stored.payload);
             return sealer.seal_rtp_in_place(ssrc, index, packet, header_bytes);
         }
-        if self.sealed.is_replay(index) {
-            return Err(SrtpError::Replayed);
-        }
-        self.sealed.accept(index);
-        self.numbers.note(Stretch {
+        let is_fresh = self.numbers.note(Stretch {
             first_out: queued.seq,
             first_in: queued.packet.seq,
             ring: queued.packet.ring,
@@ -164,6 +158,9 @@ impl OutStream {
             payload_type: queued.payload_type,
             rtx_payload_type: queued.rtx_payload_type,
         });
+        if !is_fresh {
+            return Err(SrtpError::Replayed);
+        }
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(stored.payload.len() as u32);
         self.unreported = true;

@@ -4,13 +4,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::store::{PacketRef, RingKey};
+use crate::rtp::numbers::NumberWindow;
 
 /// Stretches of numbering remembered for one stream. A stretch begins with each change of source or encoding; those
 /// of the last second are what a NACK can mean, and nobody changes source 32 times a second.
 const MAX_STRETCHES: usize = 32;
-/// Numbers remembered as sent: what a NACK can name (libwebrtc asks for the last 1000 at most). A power of two.
-const SENT_NUMBERS: u64 = 1024;
-const WORDS: usize = (SENT_NUMBERS / 64) as usize;
 /// Resends remembered for one stream, so that none is repeated within a round trip.
 const MAX_RESENDS: usize = 64;
 /// Bytes sent again may be this share of the bytes sent, in per cent: at 20 % loss a stream is better thinned.
@@ -57,27 +55,32 @@ pub struct SequenceMap {
     stretches: VecDeque<Stretch>,
     /// What was sent again lately.
     resends: VecDeque<(u64, Instant)>,
-    /// One bit for each of the last numbers: a gap, or what came too late for this receiver, is not to be sent "again".
-    sent: [u64; WORDS],
-    highest_out: u64,
+    /// A gap, or what came too late for this receiver, is not to be sent "again".
+    sent: NumberWindow,
 }
 
 impl SequenceMap {
-    /// Notes an outgoing number: a stretch of its own, or part of the last.
-    pub fn note(&mut self, packet: Stretch) {
-        self.mark_sent(packet.first_out);
+    /// Notes an outgoing number: a stretch of its own, or part of the last. False if it has been used, or is too old to
+    /// tell: nothing may be sealed under it.
+    #[must_use]
+    pub fn note(&mut self, packet: Stretch) -> bool {
+        if self.sent.is_past(packet.first_out) || self.sent.contains(packet.first_out) {
+            return false;
+        }
+        self.sent.insert(packet.first_out);
         if self.stretches.iter().rev().any(|stretch| stretch.continues(&packet)) {
-            return;
+            return true;
         }
         if self.stretches.len() == MAX_STRETCHES {
             self.stretches.pop_front();
         }
         self.stretches.push_back(packet);
+        true
     }
 
     /// The packet a receiver misses under this number, unless it was sent again within the last round trip.
     pub fn find(&mut self, seq: u16, round_trip: Duration, now: Instant) -> Option<Found> {
-        let out = self.extend(seq).filter(|out| self.was_sent(*out))?;
+        let out = self.extend(seq).filter(|out| self.sent.contains(*out))?;
         let stretch = *self.stretches.iter().rev().find(|stretch| stretch.first_out <= out)?;
         if self.resends.iter().any(|(sent, at)| *sent == out && now.saturating_duration_since(*at) < round_trip) {
             return None;
@@ -91,38 +94,15 @@ impl SequenceMap {
 
     /// The packet sent last.
     pub fn latest(&self) -> Option<Found> {
-        let stretch = *self.stretches.back()?;
-        (self.highest_out >= stretch.first_out).then(|| (self.highest_out, stretch.packet(self.highest_out), stretch))
-    }
-
-    fn mark_sent(&mut self, out: u64) {
-        let skipped = (self.highest_out + 1).max(out.saturating_sub(SENT_NUMBERS - 1))..out;
-        for number in skipped {
-            self.sent[word(number)] &= !bit(number);
-        }
-        self.highest_out = self.highest_out.max(out);
-        if self.highest_out - out < SENT_NUMBERS {
-            self.sent[word(out)] |= bit(out);
-        }
-    }
-
-    fn was_sent(&self, out: u64) -> bool {
-        self.highest_out.saturating_sub(out) < SENT_NUMBERS && self.sent[word(out)] & bit(out) != 0
+        let (out, stretch) = (self.sent.highest()?, *self.stretches.back()?);
+        (out >= stretch.first_out).then(|| (out, stretch.packet(out), stretch))
     }
 
     /// The latest outgoing number not above the highest with these low bits.
     fn extend(&self, seq: u16) -> Option<u64> {
-        let behind = u64::from((self.highest_out as u16).wrapping_sub(seq));
-        self.highest_out.checked_sub(behind)
+        let highest = self.sent.highest()?;
+        highest.checked_sub(u64::from((highest as u16).wrapping_sub(seq)))
     }
-}
-
-fn word(number: u64) -> usize {
-    (number % SENT_NUMBERS / 64) as usize
-}
-
-fn bit(number: u64) -> u64 {
-    1 << (number % 64)
 }
 
 /// How many bytes may still be sent again to one subscriber.
@@ -180,10 +160,10 @@ mod tests {
         let (a, b) = (store.open(), store.open());
         let mut map = SequenceMap::default();
         for n in 0..100 {
-            map.note(stretch(a, 65_500 + n, 1000 + n));
+            assert!(map.note(stretch(a, 65_500 + n, 1000 + n)));
         }
         for n in 0..10 {
-            map.note(stretch(b, 65_600 + n, 7 + n));
+            assert!(map.note(stretch(b, 65_600 + n, 7 + n)));
         }
         assert_eq!(map.stretches.len(), 2);
         let mut find = |out: u64| map.find(out as u16, Duration::ZERO, t0).map(|(full, packet, _)| (full, packet));
@@ -199,13 +179,13 @@ mod tests {
         let ring = PacketStore::default().open();
         let mut map = SequenceMap::default();
         for out in [10, 11, 14, 13, 5000] {
-            map.note(stretch(ring, out, out));
+            assert!(map.note(stretch(ring, out, out)));
         }
         let mut find = |out: u64| map.find(out as u16, Duration::ZERO, t0).is_some();
         assert_eq!([12, 3980, 4500, 4999, 5000, 5001].map(&mut find), [false, false, false, false, true, false]);
         let mut map = SequenceMap::default();
         for out in [10, 11, 14, 13] {
-            map.note(stretch(ring, out, out));
+            assert!(map.note(stretch(ring, out, out)));
         }
         let mut find = |out: u64| map.find(out as u16, Duration::ZERO, t0).is_some();
         assert_eq!([10, 11, 12, 13, 14, 15].map(&mut find), [true, true, false, true, true, false]);
@@ -216,7 +196,7 @@ mod tests {
         let t0 = Instant::now();
         let ring = PacketStore::default().open();
         let mut map = SequenceMap::default();
-        map.note(stretch(ring, 10, 10));
+        assert!(map.note(stretch(ring, 10, 10)));
         let rtt = Duration::from_millis(50);
         assert!(map.find(10, rtt, t0).is_some());
         assert!(map.find(10, rtt, t0 + Duration::from_millis(49)).is_none());

@@ -7,4 +7,5 @@ pub mod rtcp;
 pub mod feedback;
 pub mod reception;
 pub mod nack;
+pub mod numbers;
 pub mod srtp;

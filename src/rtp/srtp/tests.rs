@@ -424,9 +424,10 @@ fn reordering_around_the_wrap_is_followed() {
         (0, 65_536, true),
         (2, 65_538, false),
         (65_533, 65_533, true),
-        (65_410, 65_410, true), // 128 behind: too old to tell
-        (65_411, 65_411, false),
-        (65_411, 65_411, true),
+        (64_514, 64_514, true), // 1,024 behind: too old to tell
+        (64_515, 64_515, false),
+        (64_515, 64_515, true),
+        (65_038, 65_038, false), // as far back as a NACK asks
         (20_000, 85_536, false), // beyond the whole window
         (19_999, 85_535, false),
         (2, 65_538, true),
@@ -441,4 +442,30 @@ fn reordering_around_the_wrap_is_followed() {
     assert_eq!(tracker.highest(), Some(85_536));
     tracker.accept(1);
     assert_eq!(tracker.highest(), Some(85_536), "an old packet moves nothing");
+}
+
+#[test]
+fn replays_are_told_as_a_set_of_all_would() {
+    for seed in 0..20 {
+        let mut rng = crate::ids::IdSource::from_seed([seed; 32]);
+        let (mut tracker, mut accepted) = (RolloverTracker::new(), std::collections::BTreeSet::new());
+        let mut highest = 70_000_u64;
+        for _ in 0..20_000 {
+            // In order, a gap, late, or far ahead.
+            let index = match rng.bits() % 100 {
+                0..60 => highest + 1,
+                60..80 => highest + u64::from(rng.bits() % 70),
+                80..99 => highest - u64::from(rng.bits() % 1100),
+                _ => highest + u64::from(rng.bits() % 3000),
+            };
+            let replayed = accepted.contains(&index) || (!accepted.is_empty() && index + 1024 <= highest);
+            assert_eq!(tracker.is_replay(index), replayed, "seed {seed}: {index} after {highest}");
+            if !replayed {
+                tracker.accept(index);
+                accepted.insert(index);
+                highest = highest.max(index);
+            }
+            assert_eq!(tracker.highest(), accepted.last().copied());
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Which packets came already: extended sequence numbers of SRTP and replay windows (RFC 3711 §3.3).
 
 use super::RTP_INDEX_MAX;
+use crate::rtp::numbers::NumberWindow;
 
 /// Half the sequence numbers: what is further from the highest one belongs to the rollover next to it.
 const HALF_RANGE: u16 = 1 << 15;
@@ -8,13 +9,9 @@ const HALF_RANGE: u16 = 1 << 15;
 const RTCP_SSRCS_MAX: usize = 32;
 
 /// Estimates the extended sequence number of a received packet (RFC 3711 §3.3.1, appendix A) and tells replays within
-/// the last 128 packets. One for each received SSRC.
+/// a [`NumberWindow`]. One for each received SSRC.
 #[derive(Debug, Clone, Default)]
-pub struct RolloverTracker {
-    highest: Option<u64>,
-    /// Bit n: `highest - n` was accepted.
-    seen: u128,
-}
+pub struct RolloverTracker(NumberWindow);
 
 impl RolloverTracker {
     pub fn new() -> Self {
@@ -23,7 +20,7 @@ impl RolloverTracker {
 
     /// The index a packet with this sequence number most likely has; its authentication proves or refutes it.
     pub fn guess(&self, seq: u16) -> u64 {
-        let Some(highest) = self.highest else { return seq.into() };
+        let Some(highest) = self.highest() else { return seq.into() };
         let (rollovers, [.., high, low]) = (highest >> 16, highest.to_be_bytes());
         let last = u16::from_be_bytes([high, low]);
         let guessed = if last < HALF_RANGE && seq > last && seq - last > HALF_RANGE {
@@ -39,30 +36,17 @@ impl RolloverTracker {
 
     /// Whether the packet was accepted before, or is too old to tell.
     pub fn is_replay(&self, index: u64) -> bool {
-        let Some(age) = self.highest.and_then(|highest| highest.checked_sub(index)) else { return false };
-        age >= u128::BITS.into() || self.seen >> age & 1 == 1
+        self.0.is_past(index) || self.0.contains(index)
     }
 
     /// To be called once the packet proved authentic.
     pub fn accept(&mut self, index: u64) {
         debug_assert!(index <= RTP_INDEX_MAX, "an authentic packet has an index of 48 bits");
-        let Some(highest) = self.highest else {
-            (self.highest, self.seen) = (Some(index), 1);
-            return;
-        };
-        match highest.checked_sub(index) {
-            Some(age) if age < u128::BITS.into() => self.seen |= 1 << age,
-            Some(_) => {}
-            None => {
-                let ahead = u32::try_from(index - highest).unwrap_or(u32::MAX);
-                self.seen = self.seen.checked_shl(ahead).unwrap_or_default() | 1;
-                self.highest = Some(index);
-            }
-        }
+        self.0.insert(index);
     }
 
     pub fn highest(&self) -> Option<u64> {
-        self.highest
+        self.0.highest()
     }
 }
 
