@@ -239,6 +239,7 @@ impl Egress {
             if self.video.len() >= QUEUE_MAX || !self.budget.spend(bytes, now) {
                 break;
             }
+            self.streams[slot].numbers.note_resend(repair.seq, now);
             self.video.push_back(repair);
         }
     }

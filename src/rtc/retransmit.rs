@@ -79,17 +79,21 @@ impl SequenceMap {
     }
 
     /// The packet a receiver misses under this number, unless it was sent again within the last round trip.
-    pub fn find(&mut self, seq: u16, round_trip: Duration, now: Instant) -> Option<Found> {
+    pub fn find(&self, seq: u16, round_trip: Duration, now: Instant) -> Option<Found> {
         let out = self.extend(seq).filter(|out| self.sent.contains(*out))?;
         let stretch = *self.stretches.iter().rev().find(|stretch| stretch.first_out <= out)?;
         if self.resends.iter().any(|(sent, at)| *sent == out && now.saturating_duration_since(*at) < round_trip) {
             return None;
         }
+        Some((out, stretch.packet(out), stretch))
+    }
+
+    /// A packet that was [found](Self::find) is sent again.
+    pub fn note_resend(&mut self, out: u64, now: Instant) {
         if self.resends.len() == MAX_RESENDS {
             self.resends.pop_front();
         }
         self.resends.push_back((out, now));
-        Some((out, stretch.packet(out), stretch))
     }
 
     /// The packet sent last.
@@ -166,7 +170,7 @@ mod tests {
             assert!(map.note(stretch(b, 65_600 + n, 7 + n)));
         }
         assert_eq!(map.stretches.len(), 2);
-        let mut find = |out: u64| map.find(out as u16, Duration::ZERO, t0).map(|(full, packet, _)| (full, packet));
+        let find = |out: u64| map.find(out as u16, Duration::ZERO, t0).map(|(full, packet, _)| (full, packet));
         assert_eq!(find(65_535), Some((65_535, PacketRef { ring: a, seq: 1035 })));
         assert_eq!(find(65_536), Some((65_536, PacketRef { ring: a, seq: 1036 })));
         assert_eq!(find(65_609), Some((65_609, PacketRef { ring: b, seq: 16 })));
@@ -199,6 +203,8 @@ mod tests {
         assert!(map.note(stretch(ring, 10, 10)));
         let rtt = Duration::from_millis(50);
         assert!(map.find(10, rtt, t0).is_some());
+        assert!(map.find(10, rtt, t0).is_some(), "it was found, not sent");
+        map.note_resend(10, t0);
         assert!(map.find(10, rtt, t0 + Duration::from_millis(49)).is_none());
         assert!(map.find(10, rtt, t0 + rtt).is_some());
     }

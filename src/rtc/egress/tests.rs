@@ -70,6 +70,10 @@ impl Rig {
         assert_eq!(self.egress.push(0, std::iter::once(copy), self.now), Ok(0));
     }
 
+    fn nack(&mut self, numbers: impl Iterator<Item = u16>) {
+        self.egress.retransmit(SSRC, numbers, &self.store, &mut self.stats, self.now);
+    }
+
     /// Sends all that may leave, and opens it as a receiver does.
     fn drain(&mut self) -> Arrived {
         let mut arrived = Arrived::default();
@@ -111,4 +115,19 @@ fn a_number_is_sealed_once() {
     }
     assert_eq!(rig.drain().media, [100, 105, 101]);
     assert_eq!(rig.stats.drops.of(DropReason::Internal), 2);
+}
+
+#[test]
+fn what_the_budget_refused_may_be_asked_for_again_at_once() {
+    let mut rig = Rig::new();
+    (100..140).for_each(|seq| rig.push(seq));
+    assert_eq!(rig.drain().media.len(), 40);
+    rig.nack(100..140);
+    let repaired = rig.drain().repairs;
+    let refused = 100 + repaired.len() as u16;
+    assert!(refused < 140, "the budget is spent");
+    (140..160).for_each(|seq| rig.push(seq));
+    rig.drain();
+    rig.nack([100, refused].into_iter());
+    assert_eq!(rig.drain().repairs, [refused], "100 has just been sent again");
 }
