@@ -14,13 +14,17 @@ use crate::rtp::srtp::{Sealer, SrtpError};
 
 /// The original sequence number before an RTX payload (RFC 4588 §4), in bytes.
 pub const OSN_BYTES: usize = 2;
+/// Numbers that may go unused at a time. The room lets no longer gap of a publisher's through (RFC 3550 A.1's
+/// MAX_DROPOUT), so a longer one is of copies that were not sent. After 2^15 of them the receiver would lose count of
+/// the rollovers (RFC 3711 §3.3.1), and nothing it got would be authentic any more.
+const SKIP_MAX: u64 = 3000;
 
 /// A copy that waits to be sealed.
 #[derive(Clone, Copy)]
 pub struct Queued {
     pub packet: PacketRef,
     pub purpose: Purpose,
-    /// Extended number of the media stream.
+    /// New media: the room's extended number. Else the one it was sent under.
     pub seq: u64,
     pub timestamp: u32,
     pub slot: u16,
@@ -50,6 +54,12 @@ pub struct OutStream {
     /// The receiver has reported it, so it knows which m-line the SSRC belongs to.
     pub is_known: bool,
     pub numbers: SequenceMap,
+    /// After the highest number sent.
+    next: u64,
+    /// By how much our numbers are lower than the room's: what was not sent.
+    skipped: u64,
+    /// The room's first number after the last skip. What comes later and belongs before it has no number.
+    skipped_to: u64,
     rtx_next: u64,
     packets: u32,
     octets: u32,
@@ -73,6 +83,9 @@ impl OutStream {
             ids,
             is_known: false,
             numbers: SequenceMap::default(),
+            next: line.first_seq.into(),
+            skipped: 0,
+            skipped_to: 0,
             rtx_next: u64::from(first_rtx),
             packets: 0,
             octets: 0,
@@ -120,6 +133,19 @@ impl OutStream {
         extensions::write(out, &self.ids, &own, &stored.values, stored.descriptor.as_deref())
     }
 
+    /// The number of a copy on the wire.
+    fn number(&mut self, seq: u64) -> Option<u64> {
+        if seq < self.skipped_to {
+            return None;
+        }
+        let number = seq - self.skipped;
+        if number <= self.next + SKIP_MAX {
+            return Some(number);
+        }
+        (self.skipped, self.skipped_to) = (seq - self.next, seq);
+        Some(self.next)
+    }
+
     /// Writes the fixed header, then seals. The extension block is in place.
     pub fn seal(
         &mut self,
@@ -130,7 +156,11 @@ impl OutStream {
         stored: &Stored,
     ) -> Result<(), SrtpError> {
         let is_media = queued.purpose == Purpose::Media;
-        let (ssrc, index) = if is_media { (self.ssrc, queued.seq) } else { (self.rtx_ssrc, self.rtx_next) };
+        let (ssrc, index) = if is_media {
+            (self.ssrc, self.number(queued.seq).ok_or(SrtpError::Replayed)?)
+        } else {
+            (self.rtx_ssrc, self.rtx_next)
+        };
         let Some((fixed, _)) = packet.split_first_chunk_mut::<FIXED_BYTES>() else { return Err(SrtpError::TooShort) };
         Fixed {
             payload_type: queued.payload_type,
@@ -151,7 +181,7 @@ impl OutStream {
             return sealer.seal_rtp_in_place(ssrc, index, packet, header_bytes);
         }
         let is_fresh = self.numbers.note(Stretch {
-            first_out: queued.seq,
+            first_out: index,
             first_in: queued.packet.seq,
             ring: queued.packet.ring,
             timestamp_offset: queued.timestamp.wrapping_sub(stored.timestamp),
@@ -161,6 +191,7 @@ impl OutStream {
         if !is_fresh {
             return Err(SrtpError::Replayed);
         }
+        self.next = self.next.max(index + 1);
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(stored.payload.len() as u32);
         self.unreported = true;

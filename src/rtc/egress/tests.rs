@@ -131,3 +131,19 @@ fn what_the_budget_refused_may_be_asked_for_again_at_once() {
     rig.nack([100, refused].into_iter());
     assert_eq!(rig.drain().repairs, [refused], "100 has just been sent again");
 }
+
+#[test]
+fn the_receiver_keeps_count_however_many_numbers_were_not_sent() {
+    let mut rig = Rig::new();
+    // Everything from 100 on was for somebody who could not take it.
+    for seq in [70_000, 70_001, 70_004] {
+        rig.push(seq);
+    }
+    assert_eq!(rig.drain().media, [100, 101, 104], "a short gap stays");
+    rig.push(140_000);
+    rig.push(140_002);
+    rig.push(139_999);
+    assert_eq!(rig.drain().media, [105, 107], "what belongs before the skip has no number");
+    rig.nack([105, 107].into_iter());
+    assert_eq!(rig.drain().repairs, [105, 107]);
+}
