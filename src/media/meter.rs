@@ -30,7 +30,7 @@ pub enum DropReason {
     BeforeSwitch,
     /// The subscriber has not negotiated the codec.
     CodecMismatch,
-    /// The subscriber is not connected.
+    /// The subscriber is not connected, or has not been heard of for long.
     SubscriberNotReady,
     /// Too much waits to be sent to the subscriber.
     SubscriberTooSlow,

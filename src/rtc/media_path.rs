@@ -9,7 +9,7 @@ use super::burst::Burst;
 use super::egress::Copy;
 use super::ingress::{Desk, Received, Taken};
 use super::path::Hop;
-use super::peer::{Peer, PeerOutput, Phase, Shared};
+use super::peer::{Peer, PeerOutput, Shared};
 use super::store::PacketRef;
 use super::{Datagram, Stats, demux, policer};
 use crate::command::Transport;
@@ -139,7 +139,7 @@ impl Peer {
         shared: &mut Shared,
         now: Instant,
     ) -> Result<(), DropReason> {
-        if !matches!(self.phase, Phase::Connected | Phase::Lost { .. }) {
+        if !self.takes_media(now) {
             return Err(DropReason::SubscriberNotReady);
         }
         let stream = burst.stream().ok_or(DropReason::Internal)?;

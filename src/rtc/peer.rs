@@ -30,6 +30,10 @@ use crate::media::{EncodingIndex, Seat, SlotIndex, TrackKey};
 pub const MIN_SLEEP: Duration = Duration::from_millis(1);
 /// A client that is heard at all checks its path several times in this span (RFC 7675 §5.1: every 4 to 6 s).
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A client that has not been heard of for this long is sent no media: str0m and RFC 7675 give a path up then or a
+/// little later. What is sent and does not arrive uses numbers up, and after 2^15 the receiver would lose count of the
+/// rollovers; in this time that is 2,000 packets a second of one stream.
+const UNHEARD_TIMEOUT: Duration = Duration::from_secs(15);
 /// After an ICE restart the old credentials stay valid for packets under way.
 const MAX_UFRAGS: usize = 2;
 
@@ -242,6 +246,12 @@ impl Peer {
     /// never came up again after an ICE restart.
     pub fn silent_from(&self) -> Instant {
         self.heard_at + SILENCE_TIMEOUT
+    }
+
+    /// Whether media is likely to reach the client.
+    pub fn takes_media(&self, now: Instant) -> bool {
+        let connected = matches!(self.phase, Phase::Connected | Phase::Lost { .. });
+        connected && now < self.heard_at + UNHEARD_TIMEOUT
     }
 
     /// Whether the session has ended and only the goodbye is left.

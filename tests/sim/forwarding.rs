@@ -42,10 +42,12 @@ pub fn check_forwarding(world: &mut World) {
     world.faults = faults;
 }
 
-/// What the engine left out it must have counted: too slow a network, or a slot that changed before the packet left.
+/// What the engine left out it must have counted: too slow a network, a slot that changed before the packet left, or
+/// a client not heard of.
 fn check_left_out(world: &World, left_out: &[String], faults: &mut Faults) {
     let drops = world.engine.stats().drops;
-    let counted = [DropReason::SubscriberTooSlow, DropReason::Expired, DropReason::SlotChanged];
+    use DropReason::*;
+    let counted = [SubscriberTooSlow, Expired, SlotChanged, SubscriberNotReady];
     let counted: u64 = counted.into_iter().map(|reason| drops.of(reason)).sum();
     if left_out.len() as u64 > counted {
         faults.about(format!("{} left out, {counted} counted", left_out.len()));

@@ -195,6 +195,27 @@ fn a_cut_heals_by_an_ice_restart() {
 }
 
 #[test]
+fn nothing_is_sent_to_one_who_is_not_heard_of() {
+    scenario(10, |world| {
+        join_all(world, &Joiner::default(), 2, Conditions::CLEAN);
+        world.run_until(Duration::from_secs(5));
+        world.partition(0, true);
+        world.members[0].may_be_lost = true;
+        let sent = |world: &World| world.engine.stats().rtp_out.audio.packets;
+        // What the one who is cut off sends does not arrive: all that is sent is for them.
+        let before = sent(world);
+        world.run_for(Duration::from_secs(14));
+        assert!(sent(world) > before + 600);
+        world.run_for(Duration::from_secs(2));
+        let before = sent(world);
+        world.run_for(Duration::from_secs(3));
+        assert_eq!(sent(world), before);
+        world.partition(0, false);
+        world.run_for(Duration::from_secs(10));
+    });
+}
+
+#[test]
 fn joining_again_replaces_the_older_session() {
     scenario(9, |world| {
         join_all(world, &Joiner::default(), 3, Conditions::CLEAN);
