@@ -109,6 +109,7 @@ impl Engine {
                 }
             }
         }
+        self.shared.store.handle_timeout(now);
         self.reap_failed(now);
     }
 
@@ -185,7 +186,8 @@ impl Engine {
 
     /// When to call [`Engine::handle_timeout`], and why.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
-        self.schedule.next()
+        let store = self.shared.store.poll_timeout().map(|at| (at, Timer::Store));
+        self.schedule.next().into_iter().chain(store).min()
     }
 
     /// Whether a session here owns this datagram; a shard that does not know a TCP connection's first frame hands

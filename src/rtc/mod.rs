@@ -89,6 +89,8 @@ pub enum Timer {
     Restart,
     /// A room's own deadline.
     Room,
+    /// Packets of streams that have fallen silent are freed.
+    Store,
 }
 
 /// An engine's counters: gauges as they are now, counters since its start.

@@ -17,6 +17,11 @@ const MAX_ENTRIES: usize = 1024;
 
 /// Packets freed when one is kept.
 const LET_GO_MAX: usize = 4;
+/// A stream of which nothing is kept for this long has fallen silent, and all that is left of it is freed. A shared
+/// screen of one frame a second has not: the next frame shows that the end of the last is missing.
+const SILENCE: Duration = Duration::from_secs(3);
+/// How often silent streams are looked for, while there is anything to free.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A received stream's ring. The generation tells a new ring from an older one in the same place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +60,8 @@ struct Ring {
     generation: u32,
     in_use: bool,
     entries: Vec<Option<Entry>>,
+    /// When the last packet was kept.
+    kept_at: Option<Instant>,
     /// Nothing older than this number is kept.
     oldest: u64,
 }
@@ -64,6 +71,8 @@ struct Ring {
 pub struct PacketStore {
     rings: Vec<Ring>,
     free: Vec<u32>,
+    /// When to look for silent streams; none while nothing is kept.
+    sweep_due: Option<Instant>,
 }
 
 impl PacketStore {
@@ -91,6 +100,7 @@ impl PacketStore {
     pub fn put(&mut self, key: RingKey, seq: u64, packet: Stored, now: Instant) -> PacketRef {
         if let Some(ring) = self.rings.get_mut(key.index as usize).filter(|ring| ring.generation == key.generation) {
             ring.put(Entry { seq, at: now, packet }, now);
+            self.sweep_due.get_or_insert(now + SWEEP_INTERVAL);
         }
         PacketRef { ring: key, seq }
     }
@@ -101,6 +111,25 @@ impl PacketStore {
         let entry = ring.entries.get(ring.place(reference.seq)?)?.as_ref()?;
         let same = ring.generation == reference.ring.generation && entry.seq == reference.seq;
         same.then_some(&entry.packet)
+    }
+
+    /// When to call [`Self::handle_timeout`].
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.sweep_due
+    }
+
+    /// Frees what silent streams have left, if it is time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.sweep_due.is_none_or(|due| now < due) {
+            return;
+        }
+        for ring in &mut self.rings {
+            if ring.kept_at.is_some_and(|at| now.saturating_duration_since(at) >= SILENCE) {
+                (ring.entries, ring.kept_at) = (Vec::new(), None);
+            }
+        }
+        let keeps = self.rings.iter().any(|ring| ring.kept_at.is_some());
+        self.sweep_due = keeps.then_some(now + SWEEP_INTERVAL);
     }
 
     /// How many rings there are in use; zero after everyone has gone.
@@ -115,6 +144,7 @@ impl Ring {
     }
 
     fn put(&mut self, entry: Entry, now: Instant) {
+        self.kept_at = Some(now);
         if self.entries.is_empty() {
             self.entries.resize_with(MIN_ENTRIES, || None);
             self.oldest = entry.seq;
@@ -212,6 +242,35 @@ mod tests {
         assert_eq!(store.rings[0].entries.len(), MIN_ENTRIES);
         let kept = store.rings[0].entries.iter().flatten().count();
         assert!((50..=52).contains(&kept), "{kept} packets of 20 ms are a second");
+    }
+
+    #[test]
+    fn what_silent_streams_have_left_is_freed() {
+        let t0 = Instant::now();
+        let at = |ms| t0 + Duration::from_millis(ms);
+        let mut store = PacketStore::default();
+        let (silent, slow) = (store.open(), store.open());
+        assert_eq!(store.poll_timeout(), None);
+        for seq in 0..300 {
+            store.put(silent, seq, packet(1), t0);
+        }
+        let mut sweeps = 0;
+        for ms in 0..5000 {
+            if ms % 1000 == 0 {
+                store.put(slow, ms, packet(2), at(ms));
+            }
+            if store.poll_timeout().is_some_and(|due| due <= at(ms)) {
+                store.handle_timeout(at(ms));
+                sweeps += 1;
+            }
+            assert_eq!(byte(&store, silent, 299), (ms < 3000).then_some(1), "{ms}");
+            assert_eq!(byte(&store, slow, ms / 1000 * 1000), Some(2), "a slow stream keeps its last: {ms}");
+        }
+        assert_eq!((sweeps, store.rings[0].entries.capacity()), (4, 0));
+        store.put(silent, 300, packet(3), at(5000));
+        assert_eq!(byte(&store, silent, 300), Some(3), "it may go on");
+        store.handle_timeout(at(8000));
+        assert_eq!((store.poll_timeout(), store.len()), (None, 2), "nothing is kept, nothing is due");
     }
 
     #[test]
