@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::Stats;
 use super::clock::{self, NtpClock};
+use super::compound;
 use super::flow::Flow;
 use super::out_stream::{OSN_BYTES, OutStream, Purpose, Queued, again};
 use super::pacer::Verdict;
@@ -29,10 +30,6 @@ use crate::rtp::header::FIXED_BYTES;
 use crate::rtp::rtcp::{self, ReportBlock};
 use crate::rtp::srtp::Sealer;
 
-/// One RTCP compound packet holds no more plaintext than this, bytes, so that it fits any path.
-const RTCP_BYTES_MAX: usize = 1000;
-/// Streams one BYE can name (RFC 3550 §6.6).
-const BYE_SSRCS_MAX: usize = 31;
 /// Packets in one run, and bytes: what one GSO send takes (UDP_MAX_SEGMENTS is 64 on older kernels, 64 KB of IP).
 const RUN_PACKETS_MAX: usize = 60;
 pub const RUN_BYTES_MAX: usize = 62_000;
@@ -70,7 +67,7 @@ pub struct Egress {
     last_video: Option<usize>,
     /// When a sender report is next due.
     report_due: Instant,
-    /// RTCP that waits, in plain.
+    /// RTCP packets that wait, in plain; cut into compounds when they leave.
     rtcp: Vec<u8>,
 }
 
@@ -441,16 +438,19 @@ impl Egress {
         if now >= self.report_due {
             self.collect_reports(now);
         }
-        let Some(sealer) = self.sealer.as_mut().filter(|_| !self.rtcp.is_empty()) else { return };
-        let bytes = self.rtcp.len() + sealer.profile().rtcp_trailer_bytes();
-        if !run.takes(bytes, out.len()) {
-            return;
-        }
-        let start = out.len();
-        out.append(&mut self.rtcp);
-        match sealer.seal_rtcp(out, start) {
-            Ok(()) => run.took(out.len() - start),
-            Err(_) => out.truncate(start),
+        let Some(sealer) = self.sealer.as_mut() else { return };
+        while !self.rtcp.is_empty() {
+            let start = out.len();
+            let taken = compound::write(&self.rtcp, &self.cname, out);
+            if !run.takes(out.len() - start + sealer.profile().rtcp_trailer_bytes(), start) {
+                out.truncate(start);
+                return;
+            }
+            self.rtcp.drain(..taken);
+            match sealer.seal_rtcp(out, start) {
+                Ok(()) => run.took(out.len() - start),
+                Err(_) => out.truncate(start),
+            }
         }
     }
 
@@ -459,18 +459,13 @@ impl Egress {
         self.report_due = now + REPORT_INTERVAL;
         let ntp = self.clock.ntp(now);
         for stream in &mut self.streams {
-            if self.rtcp.len() > RTCP_BYTES_MAX - 100 {
-                // The rest follows with the next datagram.
-                self.report_due = now;
-                break;
-            }
             stream.report(&mut self.rtcp, &self.cname, ntp, now);
         }
     }
 
     // === control ===
 
-    /// Room for RTCP that goes out with the next drain; what is there already stays before it.
+    /// Room for RTCP packets that go out with the next drain; what is there already stays before them.
     pub fn rtcp(&mut self) -> &mut Vec<u8> {
         &mut self.rtcp
     }
@@ -484,11 +479,7 @@ impl Egress {
     pub fn close(&mut self, stats: &mut Stats) {
         self.silence(stats);
         let sent: Vec<u32> = self.streams.iter().filter(|stream| stream.has_sent()).map(|stream| stream.ssrc).collect();
-        for ssrcs in sent.chunks(BYE_SSRCS_MAX) {
-            rtcp::receiver_report(&mut self.rtcp, ssrcs[0], &[]);
-            rtcp::source_description(&mut self.rtcp, ssrcs[0], &self.cname);
-            rtcp::bye(&mut self.rtcp, ssrcs);
-        }
+        rtcp::bye(&mut self.rtcp, &sent);
     }
 }
 

@@ -425,32 +425,23 @@ impl Ingress {
             |stream: &InStream| stream.role == Role::Media && stream.track == track && stream.encoding == encoding;
         let latest = (0..self.streams.len()).filter(|place| wanted(&self.streams[*place]));
         let Some(place) = latest.max_by_key(|place| self.streams[*place].heard_at) else { return false };
-        self.begin(rtcp);
         rtcp::pli(rtcp, self.reporter_ssrc, self.ssrcs[place]);
         true
     }
 
-    /// A compound packet begins with a report (RFC 3550 §6.1).
-    fn begin(&self, rtcp: &mut Vec<u8>) {
-        if rtcp.is_empty() {
-            rtcp::receiver_report(rtcp, self.reporter_ssrc, &[]);
-        }
-    }
-
-    /// Writes the feedback that is due.
+    /// Writes the feedback that is due. The report comes first, for a compound begins with one.
     pub fn feedback(&mut self, rtcp: &mut Vec<u8>, cname: &str, round_trip: Duration, now: Instant) {
+        if self.report_due.is_some_and(|due| now >= due) {
+            self.report_due = None;
+            self.report(rtcp, cname, now);
+        }
         self.request_lost(rtcp, round_trip, now);
         if self.feedback_due.is_some_and(|due| now >= due) {
             self.feedback_due = None;
-            self.begin(rtcp);
             let media_ssrc = self.ssrcs.first().copied().unwrap_or(0);
             self.arrivals.build(rtcp, self.reporter_ssrc, media_ssrc);
             // What does not fit one packet follows with the next.
             self.feedback_due = self.arrivals.has_news().then_some(now);
-        }
-        if self.report_due.is_some_and(|due| now >= due) {
-            self.report_due = None;
-            self.report(rtcp, cname, now);
         }
     }
 
@@ -468,7 +459,6 @@ impl Ingress {
             lost.clear();
             stream.nacks.due(micros, round_trip.as_micros() as u64, &mut lost);
             if !lost.is_empty() {
-                self.begin(rtcp);
                 rtcp::nack(rtcp, self.reporter_ssrc, self.ssrcs[place], lost.iter().copied());
             }
         }

@@ -22,6 +22,7 @@ mod channel;
 mod clock;
 mod codec;
 mod commands;
+mod compound;
 mod congestion;
 mod crypto;
 mod demux;

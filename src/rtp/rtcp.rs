@@ -11,6 +11,9 @@ pub use build::{bye, fir, nack, pli, receiver_report, remb, sender_report, sourc
 use super::feedback::Feedback;
 use super::octets::{i24_at, u16_at, u32_at, u64_at};
 
+/// The builders make no longer packets, bytes, so that a report and a name fit into the datagram before them.
+pub const PACKET_BYTES_MAX: usize = 900;
+
 const HEADER_BYTES: usize = 4;
 const SSRC_BYTES: usize = 4;
 /// NTP time, RTP time, packets, octets (RFC 3550 §6.4.1).
@@ -205,6 +208,32 @@ impl<'a> NackPairs<'a> {
             std::iter::once(first).chain(later.map(move |distance| first.wrapping_add(distance)))
         })
     }
+}
+
+/// The packets of a compound in bytes, up to the first malformed one.
+pub fn packets(compound: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = compound;
+    std::iter::from_fn(move || {
+        let (.., after) = split(rest)?;
+        let (packet, _) = rest.split_at(rest.len() - after.len());
+        rest = after;
+        Some(packet)
+    })
+}
+
+/// Whether a packet may begin a compound.
+pub fn is_report(packet: &[u8]) -> bool {
+    packet.get(1).is_some_and(|packet_type| [SENDER_REPORT, RECEIVER_REPORT].contains(packet_type))
+}
+
+/// Whether a packet names sources.
+pub fn is_source_description(packet: &[u8]) -> bool {
+    packet.get(1) == Some(&SOURCE_DESCRIPTION)
+}
+
+/// Who sent a packet. In a source description or a BYE it is the first source; zero in one of none.
+pub fn sender(packet: &[u8]) -> u32 {
+    u32_at(packet, HEADER_BYTES).unwrap_or(0)
 }
 
 /// The packets of a compound, or of a reduced-size packet (RFC 5506); the first malformed one ends it.

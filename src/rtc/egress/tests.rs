@@ -147,3 +147,39 @@ fn the_receiver_keeps_count_however_many_numbers_were_not_sent() {
     rig.nack([105, 107].into_iter());
     assert_eq!(rig.drain().repairs, [105, 107]);
 }
+
+#[test]
+fn much_feedback_leaves_in_compounds_that_fit_a_datagram() {
+    let mut rig = Rig::new();
+    (100..103).for_each(|seq| rig.push(seq));
+    for number in 0..100 {
+        rtcp::pli(rig.egress.rtcp(), 5, number);
+    }
+    rtcp::nack(rig.egress.rtcp(), 5, 6, (0..60_000).step_by(17));
+    rtcp::receiver_report(rig.egress.rtcp(), 5, &[ReportBlock::default(); 31]);
+    rtcp::source_description(rig.egress.rtcp(), 5, "cname");
+    let arrived = rig.drain();
+    assert_eq!(arrived.media.len(), 3);
+    let (mut plis, mut lost, mut blocks, mut sent) = (0, 0, 0, 0);
+    for compound in &arrived.rtcp {
+        assert!(compound.len() <= compound::BYTES_MAX, "{} bytes", compound.len());
+        let packets: Vec<_> = rtcp::parse(compound).map(Result::unwrap).collect();
+        let first = packets.first().unwrap();
+        assert!(matches!(first, rtcp::Packet::SenderReport { .. } | rtcp::Packet::ReceiverReport { .. }), "{first:?}");
+        assert!(matches!(packets[1], rtcp::Packet::SourceDescription { .. }), "{:?}", packets[1]);
+        for packet in packets {
+            match packet {
+                rtcp::Packet::Pli { media, .. } => {
+                    assert_eq!(media, plis, "in order");
+                    plis += 1;
+                }
+                rtcp::Packet::Nack { pairs, .. } => lost += pairs.lost().count(),
+                rtcp::Packet::ReceiverReport { ssrc: 5, reports } => blocks += reports.len(),
+                rtcp::Packet::SenderReport { info, .. } => sent += info.packets,
+                _ => {}
+            }
+        }
+    }
+    assert_eq!((plis, lost, blocks, sent), (100, 60_000usize.div_ceil(17), 31, 3));
+    assert!(!rig.egress.has_work(rig.now));
+}

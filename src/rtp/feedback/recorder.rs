@@ -1,6 +1,6 @@
 //! When the packets of a connection arrived, and the feedback that tells its sender.
 
-use crate::rtp::rtcp::{Open, TRANSPORT_FEEDBACK, TRANSPORT_WIDE_FORMAT};
+use crate::rtp::rtcp::{Open, PACKET_BYTES_MAX, TRANSPORT_FEEDBACK, TRANSPORT_WIDE_FORMAT};
 
 use super::*;
 
@@ -11,8 +11,6 @@ const WINDOW: u64 = 512;
 const ABSENT: u64 = u64::MAX;
 /// Where numbering starts, so that packets before the first have numbers too.
 const FIRST_CYCLE: u64 = 1 << 16;
-/// The longest packet to build; leaves room for reports in the same datagram.
-const MAX_PACKET_BYTES: usize = 1000;
 const RTCP_HEADER_BYTES: usize = 4;
 
 /// Records the arrival of packets that carry transport-wide sequence numbers.
@@ -41,7 +39,7 @@ impl Default for ArrivalRecorder {
             start: 0,
             feedback_count: 0,
             symbols: Vec::with_capacity(WINDOW as usize),
-            deltas: Vec::with_capacity(MAX_PACKET_BYTES),
+            deltas: Vec::with_capacity(PACKET_BYTES_MAX),
         }
     }
 }
@@ -129,7 +127,7 @@ impl ArrivalRecorder {
             let chunk_bytes = (self.symbols.len() + 1).div_ceil(usize::from(TWO_BIT_SYMBOLS)) * CHUNK_BYTES;
             let next_delta_bytes = 2;
             let bytes = RTCP_HEADER_BYTES + PREFIX_BYTES + chunk_bytes + self.deltas.len() + next_delta_bytes;
-            if bytes > MAX_PACKET_BYTES {
+            if bytes > PACKET_BYTES_MAX {
                 return;
             }
         }

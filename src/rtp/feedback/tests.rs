@@ -77,7 +77,7 @@ fn build_all(recorder: &mut ArrivalRecorder) -> Vec<u8> {
             assert!(!recorder.has_news());
             return out;
         }
-        assert!(out.len() - start <= 1000);
+        assert!(out.len() - start <= rtcp::PACKET_BYTES_MAX);
     }
 }
 

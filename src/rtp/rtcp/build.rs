@@ -7,8 +7,8 @@ const MAX_COUNT: usize = FORMAT_MASK as usize;
 /// CNAME (RFC 3550 §6.5.1), whose length is one byte.
 const CNAME_ITEM: u8 = 1;
 const MAX_ITEM_BYTES: usize = 255;
-/// Pairs in one NACK packet: 1 kB, which fits a datagram with a report in front.
-const MAX_NACK_PAIRS: usize = 250;
+/// Pairs in one NACK packet.
+const MAX_NACK_PAIRS: usize = (PACKET_BYTES_MAX - HEADER_BYTES - FEEDBACK_PREFIX_BYTES) / NACK_PAIR_BYTES;
 /// A REMB counts its sources in one byte.
 const MAX_REMB_SSRCS: usize = 255;
 
