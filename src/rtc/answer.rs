@@ -1,22 +1,36 @@
-//! Finishes the answer that str0m wrote: payload types in the offer's order, and the slots, which str0m does not know.
+//! Finishes the answer that str0m wrote: payload types in the offer's order, header extensions that str0m does not know
+//! but we pass on, and the slots, which it does not know either.
 
 use super::peer::SlotLine;
 use crate::rtp::extensions::{Extension, ExtensionIds};
 
+/// The direction of an m-line, behind its extensions in what str0m writes.
+const DIRECTIONS: [&str; 4] = ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"];
+/// Extensions that str0m never answers. What a publisher says in them is passed on to receivers that have them too.
+const PASSED_ON: [Extension; 3] = [Extension::AbsCaptureTime, Extension::PlayoutDelay, Extension::DependencyDescriptor];
+
 /// The answer as the client gets it. `offered` is the offer str0m saw. What str0m answers `inactive` on a slot's m-line
 /// becomes `sendonly` with the slot's SSRCs.
 pub fn finish(answer: &str, offered: &str, is_slot: impl Fn(&str) -> bool, slots: &[SlotLine], cname: &str) -> String {
-    let mut offered = offered.lines().filter(|line| line.starts_with("m="));
+    let mixed = offered.lines().any(|line| line == "a=extmap-allow-mixed");
+    let mut offered = sections(offered).skip(1);
     let mut finished = String::with_capacity(answer.len() + slots.len() * 256);
     for section in sections(answer) {
+        let counterpart = if section.starts_with("m=") { offered.next().unwrap_or("") } else { "" };
         let mid = attribute(section, "a=mid:");
         let slot = slots.iter().find(|slot| Some(slot.name.as_str()) == mid && is_slot(&slot.name));
         // A rejected m-line (port 0) stays so.
         let slot = slot.filter(|_| section.split_whitespace().nth(1) != Some("0"));
         for line in section.lines() {
             if line.starts_with("m=") {
-                finished.push_str(&in_offered_order(line, offered.next().unwrap_or("")));
-            } else if slot.is_some() && line == "a=inactive" {
+                finished.push_str(&in_offered_order(line, counterpart.lines().next().unwrap_or("")));
+                finished.push_str("\r\n");
+                continue;
+            }
+            if DIRECTIONS.contains(&line) {
+                push_extensions(&mut finished, section, counterpart, mixed);
+            }
+            if slot.is_some() && line == "a=inactive" {
                 finished.push_str("a=sendonly");
             } else {
                 finished.push_str(line);
@@ -28,6 +42,30 @@ pub fn finish(answer: &str, offered: &str, is_slot: impl Fn(&str) -> bool, slots
         }
     }
     finished
+}
+
+/// Answers the offered extensions that str0m leaves out, under the offered ids (RFC 8285 §5).
+fn push_extensions(text: &mut String, section: &str, counterpart: &str, mixed: bool) {
+    let answered = |uri: &str| extmaps(section).any(|(_, known)| known == uri);
+    for (id, uri) in extmaps(counterpart) {
+        let Some(extension) = Extension::from_uri(uri).filter(|extension| PASSED_ON.contains(extension)) else {
+            continue;
+        };
+        // Descriptors with a structure need two-byte elements, which not every client takes among others (§4.1.2).
+        let fits = mixed || extension != Extension::DependencyDescriptor;
+        if fits && !answered(uri) && id.parse::<u8>().is_ok() {
+            text.push_str(&format!("a=extmap:{id} {uri}\r\n"));
+        }
+    }
+}
+
+/// Id, which may carry a direction, and URI of each header extension of a section.
+fn extmaps(section: &str) -> impl Iterator<Item = (&str, &str)> {
+    section.lines().filter_map(|line| {
+        let (id, uri) = line.strip_prefix("a=extmap:")?.split_once(' ')?;
+        // The URI may have attributes behind it.
+        Some((id, uri.split_whitespace().next().unwrap_or("")))
+    })
 }
 
 fn push_ssrcs(text: &mut String, section: &str, slot: &SlotLine, cname: &str) {
@@ -61,11 +99,9 @@ pub fn extension_ids(answer: &str, mid: Option<&str>) -> ExtensionIds {
     let mut ids = ExtensionIds::default();
     let wanted = |section: &&str| mid.is_none_or(|mid| attribute(section, "a=mid:") == Some(mid));
     for section in sections(answer).filter(wanted) {
-        for line in section.lines().filter_map(|line| line.strip_prefix("a=extmap:")) {
-            let Some((id, uri)) = line.split_once(' ') else { continue };
-            // The id may carry a direction (RFC 8285 §5), the URI attributes.
+        for (id, uri) in extmaps(section) {
+            // The id may carry a direction (RFC 8285 §5).
             let id = id.split('/').next().and_then(|id| id.parse::<u8>().ok());
-            let uri = uri.split_whitespace().next().unwrap_or("");
             if let (Some(id), Some(extension)) = (id, Extension::from_uri(uri)) {
                 ids.set(extension, id);
             }
@@ -109,6 +145,24 @@ mod tests {
         assert_eq!(finished, expected);
         assert_eq!(extension_ids(&finished, Some("1")).id(Extension::VideoOrientation), Some(4));
         assert_eq!(extension_ids(&finished, Some("0")).id(Extension::VideoOrientation), None);
+    }
+
+    #[test]
+    fn extensions_that_str0m_leaves_out_are_answered() {
+        const DESCRIPTOR: &str = Extension::DependencyDescriptor.uri();
+        const DELAY: &str = Extension::PlayoutDelay.uri();
+        let offer = OFFER
+            .replace("97\r\n", &format!("97\r\na=extmap:13 {DESCRIPTOR}\r\na=extmap:5 {DELAY}\r\na=extmap:7 x\r\n"));
+        for (offer, descriptor) in
+            [(offer.clone(), None), (offer.replacen("m=", "a=extmap-allow-mixed\r\nm=", 1), Some(13))]
+        {
+            let finished = finish(ANSWER, &offer, |_| true, &[slot()], "c");
+            let ids = extension_ids(&finished, Some("1"));
+            assert_eq!(ids.id(Extension::DependencyDescriptor), descriptor);
+            assert_eq!((ids.id(Extension::PlayoutDelay), ids.id(Extension::VideoOrientation)), (Some(5), Some(4)));
+            assert!(!finished.contains("extmap:7"), "what we do not know is not agreed to");
+            assert_eq!(extension_ids(&finished, Some("0")).id(Extension::PlayoutDelay), None, "not offered there");
+        }
     }
 
     #[test]
