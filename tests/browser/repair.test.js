@@ -16,7 +16,10 @@ const LOST_WITHIN_MS = 40_000;
 const DECODED_MIN = 0.8;
 /** Half a picture a second, of 640×360, is several packets: enough of them are lost. */
 const PICTURE = { width: 640, height: 360, frameRate: 15 };
-/** The picture may stand still for this share of the time. Chromium counts what takes 150 ms longer than usual. */
+/**
+ * The picture may stand still for this share of the time, beside that in which the publisher's camera and encoder fell
+ * behind. Browsers count what takes 150 ms longer than usual.
+ */
 const FROZEN_MAX = 0.3;
 /** Keyframes asked for while packets are lost: without repair it would be one for nearly every loss. */
 const KEYFRAMES_MAX = 3;
@@ -69,7 +72,9 @@ describe('lost packets', () => {
   function assertWatchable({ seconds, sent, received }) {
     const frames = `${received.framesDecoded} of ${sent.framesEncoded} frames decoded`;
     assert.ok(received.framesDecoded > DECODED_MIN * sent.framesEncoded, frames);
-    assert.ok(received.totalFreezesDuration < FROZEN_MAX * seconds, `${received.totalFreezesDuration} s frozen`);
+    const behind = Math.max(0, seconds - sent.framesEncoded / PICTURE.frameRate);
+    const frozen = `${received.totalFreezesDuration} s frozen, ${behind} s behind at the publisher`;
+    assert.ok(received.totalFreezesDuration < FROZEN_MAX * seconds + behind, frozen);
   }
 
   test('Chromium gets what it missed', async (context) => {
