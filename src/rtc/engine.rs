@@ -244,14 +244,7 @@ impl Engine {
             Route::Peer { key, binding } => (key, binding),
             Route::Drop(reason) => return self.shared.stats.drops.count(reason),
         };
-        let arrival = self.with_peer(key, |peer, shared| {
-            if !peer.admits(datagram.contents, now) {
-                return Err(DropReason::Policed);
-            }
-            peer.path.heard(datagram.transport, datagram.source, now);
-            peer.heard_at = now;
-            peer.receive(datagram, shared, now)
-        });
+        let arrival = self.with_peer(key, |peer, shared| peer.receive(datagram, shared, now));
         match arrival {
             Some(Ok(Arrival::Media(received))) => self.gather(key, received, now),
             Some(Ok(Arrival::Feedback)) => {}

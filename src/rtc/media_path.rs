@@ -33,22 +33,24 @@ pub enum Arrival {
 }
 
 impl Peer {
-    /// Whether the client may send this now: no more than [`policer`] allows.
-    pub fn admits(&mut self, contents: &[u8], now: Instant) -> bool {
-        match demux::media(contents) {
-            Some(_) => self.media_policer.admits(&policer::MEDIA, now),
-            None => self.session_policer.admits(&policer::SESSION, now),
-        }
-    }
-
-    /// One datagram.
+    /// One datagram, if there are no more of them than [`policer`] allows.
     pub fn receive(
         &mut self,
         datagram: &Datagram<'_>,
         shared: &mut Shared,
         now: Instant,
     ) -> Result<Arrival, DropReason> {
-        match demux::media(datagram.contents) {
+        let media = demux::media(datagram.contents);
+        let admitted = match media {
+            Some(_) => self.media_policer.admits(&policer::MEDIA, now),
+            None => self.session_policer.admits(&policer::SESSION, now),
+        };
+        if !admitted {
+            return Err(DropReason::Policed);
+        }
+        self.path.heard(datagram.transport, datagram.source, now);
+        self.heard_at = now;
+        match media {
             Some(demux::Media::Rtp) => return self.rtp(datagram.contents, shared, now),
             Some(demux::Media::Rtcp) => return self.rtcp(datagram.contents, shared, now),
             None => {}
