@@ -12,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use stube::command::{Command, Grants, MediaKind, OpenSession, Profile, Purpose, Reply, RoomSettings, Transport};
 use stube::ids::{IdSource, Identity, RoomId, Text};
 use stube::media::{
-    Codec, EncodingIndex, Input, Join, NewSlot, NewTrack, Output, Packet, PeerKey, Room, Seat, TrackKey,
+    Codec, EncodingIndex, Frame, Input, Join, NewSlot, NewTrack, Output, Packet, PeerKey, Room, Seat, TrackKey,
 };
 use stube::rtc::{self, Candidate, Crypto, Engine, EngineConfig};
 
@@ -84,6 +84,8 @@ fn send(room: &mut Room, track: u32, seq: u64, now: Instant) -> u64 {
         keyframe: seq == 1,
         level: None,
         captured_at: now,
+        frame: Frame::default(),
+        size: None,
     };
     room.handle(Input::Packets { track: TrackKey(track), encoding: EncodingIndex(0), packets: &[packet] }, now);
     let mut forwarded = 0;

@@ -10,7 +10,8 @@ use stube::ids::{IdSource, Identity, RoomId, Text, TrackId};
 use stube::media::meter::DropReason;
 use stube::media::signal::{Request, SlotState, WantedAudio, WantedVideo};
 use stube::media::{
-    Codec, EncodingIndex, Input, Join, NewSlot, NewTrack, Output, Packet, PeerKey, Room, Seat, SlotIndex, TrackKey,
+    Codec, EncodingIndex, Frame, Input, Join, NewSlot, NewTrack, Output, Packet, PeerKey, Room, Seat, SlotIndex,
+    TrackKey,
 };
 
 const SEEDS: u64 = 64;
@@ -116,7 +117,7 @@ impl World {
                 }
                 Output::RequestKeyframe { track, encoding, .. } => self.keyframe_asked(track, encoding),
                 Output::Finished(_) => self.finished = true,
-                Output::Discard { .. } => {}
+                Output::Discard { .. } | Output::Demand { .. } => {}
                 Output::Tell { peer, .. } | Output::Close { peer, .. } => {
                     assert!(self.members.values().any(|member| member.peer == peer), "only members are told");
                 }
@@ -219,6 +220,8 @@ impl World {
                 keyframe: audio || keyframe,
                 level: audio.then_some(level),
                 captured_at: now,
+                frame: Frame::default(),
+                size: None,
             }
         };
         // Up to three come at once; a keyframe may be any of them.

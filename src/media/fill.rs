@@ -15,6 +15,10 @@ pub struct Place {
 pub struct Wanted {
     pub track: TrackKey,
     pub codec: Codec,
+    /// How high it will be shown, in pixels; 0 if nobody said.
+    pub height: u16,
+    /// Who is paid first: the lowest.
+    pub rank: u16,
 }
 
 /// Puts the first of `wanted` (best first) that fit into `places`.
@@ -55,7 +59,8 @@ mod tests {
             .iter()
             .map(|(current, codecs)| Place { current: current.map(TrackKey), codecs: codecs.iter().copied().collect() })
             .collect();
-        let wanted: Vec<_> = wanted.iter().map(|(t, codec)| Wanted { track: TrackKey(*t), codec: *codec }).collect();
+        let wanted: Vec<_> =
+            wanted.iter().map(|(t, codec)| Wanted { track: TrackKey(*t), codec: *codec, height: 0, rank: 0 }).collect();
         fill(&places, &wanted).into_iter().map(|t| t.map(|t| t.0)).collect()
     }
 

@@ -22,8 +22,12 @@ pub enum DropReason {
     NotConnected,
     /// The track is muted.
     Muted,
-    /// The encoding is not the one this subscription forwards.
+    /// The encoding or layer is not one that this subscription forwards.
     OtherLayer,
+    /// The subscriber's network has no room for the track.
+    NoBandwidth,
+    /// Others are louder, or the microphone is silent.
+    NotHeard,
     /// The subscription waits for a keyframe.
     AwaitingKeyframe,
     /// Belongs before the first packet this subscription forwarded from the source.
@@ -46,7 +50,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Malformed,
         Self::UnknownSource,
         Self::UnknownUfrag,
@@ -56,6 +60,8 @@ impl DropReason {
         Self::NotConnected,
         Self::Muted,
         Self::OtherLayer,
+        Self::NoBandwidth,
+        Self::NotHeard,
         Self::AwaitingKeyframe,
         Self::BeforeSwitch,
         Self::CodecMismatch,
@@ -74,6 +80,8 @@ impl DropReason {
             self,
             Self::Muted
                 | Self::OtherLayer
+                | Self::NoBandwidth
+                | Self::NotHeard
                 | Self::AwaitingKeyframe
                 | Self::BeforeSwitch
                 | Self::CodecMismatch
@@ -96,6 +104,8 @@ impl DropReason {
             Self::NotConnected => "not_connected",
             Self::Muted => "muted",
             Self::OtherLayer => "other_layer",
+            Self::NoBandwidth => "no_bandwidth",
+            Self::NotHeard => "not_heard",
             Self::AwaitingKeyframe => "awaiting_keyframe",
             Self::BeforeSwitch => "before_switch",
             Self::CodecMismatch => "codec_mismatch",

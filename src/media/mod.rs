@@ -9,14 +9,24 @@
 
 use crate::command::{EndReason, MediaKind, Notice, ParticipantChange, Profile, Purpose, RoomSettings};
 use crate::ids::{CallId, Identity, ParticipantId, SessionId, TrackId};
+use crate::units::Bitrate;
 
+mod allocation;
+mod allocator;
+mod audio;
+mod budget;
 pub mod clock;
+mod economy;
 mod fill;
 mod forwarder;
 mod keyframes;
+mod ladder;
+mod layers;
 pub mod meter;
 mod packet;
 mod participant;
+mod passing;
+mod rates;
 mod requests;
 mod room;
 pub mod signal;
@@ -26,7 +36,7 @@ mod subscription;
 mod timers;
 mod track;
 
-pub use packet::{Codec, CodecSet, Packet};
+pub use packet::{Codec, CodecSet, Frame, FrameNumbers, MAX_CHAINS, MAX_TARGETS, Packet, Scheme, Targets};
 pub use room::Room;
 pub use timers::Timer;
 
@@ -73,6 +83,8 @@ pub enum Input<'a> {
     KeyframeWanted { seat: Seat, slot: SlotIndex },
     /// What was forwarded to a slot could not be sent: its decoder can follow only from a keyframe on.
     Starved { seat: Seat, slot: SlotIndex },
+    /// What a subscriber's network takes, in all. `measured`: by feedback; else it is a first guess.
+    Estimate { seat: Seat, estimate: Bitrate, measured: bool },
     /// So much of an encoding was lost on its way here that only a keyframe helps.
     Broken { track: TrackKey, encoding: EncodingIndex },
     /// A message from the data channel.
@@ -150,6 +162,11 @@ pub enum Output {
         peer: PeerKey,
         reason: EndReason,
     },
+    /// What would be sent to a subscriber if the network allowed.
+    Demand {
+        peer: PeerKey,
+        demand: Bitrate,
+    },
     Notice(Box<Notice>),
     /// The room is over and empty; drop it.
     Finished(EndReason),
@@ -166,6 +183,18 @@ pub struct Forward {
     /// What to add to a packet's number for the extended number on the slot's SSRC, and to its timestamp; both wrap.
     pub seq_offset: u64,
     pub timestamp_offset: u32,
+    pub patch: Patch,
+}
+
+/// What a copy says otherwise than the packet did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Patch {
+    /// What to add to the numbers of its frame; all wrap.
+    pub frame: FrameNumbers,
+    /// It ends the picture for this subscriber (RTP's marker).
+    pub mark: bool,
+    /// The decode targets to announce, one bit each; 0: as the publisher says.
+    pub active_targets: u16,
 }
 
 impl Forward {
@@ -182,8 +211,8 @@ impl Forward {
 
     /// Whether the copy of the next packet is numbered alike; if so it is one of these.
     fn extend(&mut self, next: &Self) -> bool {
-        let alike = (self.to, self.slot, self.seq_offset, self.timestamp_offset)
-            == (next.to, next.slot, next.seq_offset, next.timestamp_offset);
+        let alike = (self.to, self.slot, self.seq_offset, self.timestamp_offset, self.patch)
+            == (next.to, next.slot, next.seq_offset, next.timestamp_offset, next.patch);
         let joined = alike && self.first + self.count == next.first;
         if joined {
             self.count += next.count;

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::allocation::Means;
 use super::signal::{WantedAudio, WantedVideo};
 use super::subscription::Slot;
 use super::{Join, PeerKey, TrackKey};
@@ -25,6 +26,8 @@ pub struct Participant {
     pub wish: Wish,
     pub tracks: Vec<TrackKey>,
     pub slots: Vec<Slot>,
+    /// What their network takes.
+    pub means: Means,
 }
 
 /// What a participant wishes to receive.
@@ -33,7 +36,11 @@ pub enum Wish {
     /// Nothing was said: all sound, and cameras in last-spoken order.
     Default,
     /// The last `want`.
-    Explicit { video: Vec<TrackId>, audio: Option<Vec<TrackId>> },
+    Explicit {
+        /// With the height each will be shown at, the most important first.
+        video: Vec<(TrackId, u16)>,
+        audio: Option<Vec<TrackId>>,
+    },
     /// Everything of one participant (WHEP).
     Play(Identity),
     /// Sound and camera of whoever spoke last (WHEP).
@@ -41,6 +48,11 @@ pub enum Wish {
 }
 
 impl Wish {
+    /// Whether the sound was named that shall be heard, however many others are louder.
+    pub fn pins_audio(&self) -> bool {
+        matches!(self, Self::Explicit { audio: Some(_), .. } | Self::Play(_))
+    }
+
     /// A `want` message as a wish: videos by falling priority, ties in their order.
     pub fn explicit(mut video: Vec<WantedVideo>, audio: WantedAudio) -> Self {
         video.sort_by_key(|want| std::cmp::Reverse(want.priority));
@@ -48,7 +60,7 @@ impl Wish {
             WantedAudio::Auto | WantedAudio::Word(_) => None,
             WantedAudio::Tracks(tracks) => Some(tracks),
         };
-        Self::Explicit { video: video.into_iter().map(|want| want.track).collect(), audio }
+        Self::Explicit { video: video.into_iter().map(|want| (want.track, want.height)).collect(), audio }
     }
 }
 
@@ -73,6 +85,7 @@ impl Participant {
             wish,
             tracks: Vec::new(),
             slots: Vec::new(),
+            means: Means::new(now),
         }
     }
 

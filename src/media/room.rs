@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::meter::{DropReason, Drops, PerKind};
-use super::packet::Packet;
+use super::audio::AudioSelector;
+use super::meter::{Drops, PerKind};
 use super::participant::Participant;
 use super::signal::{ParticipantEvent, Signal, TrackEvent};
 use super::speakers::{self, SpeakerDetector};
@@ -27,16 +27,17 @@ pub struct Room {
     pub(super) seats: Vec<Option<Participant>>,
     pub(super) tracks: Vec<Option<Track>>,
     pub(super) speakers: SpeakerDetector,
+    pub(super) audio: AudioSelector,
     pub(super) timers: TimerTable,
     pub(super) outputs: VecDeque<Output>,
     /// Something changed that may move tracks between slots.
     pub(super) slots_stale: bool,
     call: Option<(CallId, Instant)>,
     closing: Option<EndReason>,
-    drops: Drops,
-    copies_due: u64,
+    pub(super) drops: Drops,
+    pub(super) copies_due: u64,
     /// Scratch: which of the packets at hand a decoder can start with.
-    starts: Vec<bool>,
+    pub(super) starts: Vec<bool>,
 }
 
 impl Room {
@@ -50,6 +51,7 @@ impl Room {
             seats: Vec::new(),
             tracks: Vec::new(),
             speakers: SpeakerDetector::default(),
+            audio: AudioSelector::default(),
             timers,
             outputs: VecDeque::new(),
             slots_stale: false,
@@ -162,6 +164,7 @@ impl Room {
             // These change no slot, and a hostile client can send many.
             Input::KeyframeWanted { seat, slot } => return self.keyframe_wanted(seat, slot, now),
             Input::Starved { seat, slot } => self.starved(seat, slot, now),
+            Input::Estimate { seat, estimate, measured } => return self.estimate(seat, estimate, measured, now),
             Input::Broken { track, encoding } => return self.broken(track, encoding, now),
             Input::Request { seat, request } => self.request(seat, request, now),
             Input::Change { seat, change } => self.change(seat, change, now),
@@ -190,6 +193,9 @@ impl Room {
         if self.timers.take_expired(Timer::Tracks, now) {
             self.look_at_tracks(now);
         }
+        if self.timers.take_expired(Timer::Budget, now) {
+            self.allocate_limited(now);
+        }
         self.settle(now);
     }
 
@@ -201,50 +207,6 @@ impl Room {
     /// When to call [`Self::handle_timeout`], and why.
     pub fn poll_timeout(&self) -> Option<(Instant, Timer)> {
         self.timers.next()
-    }
-
-    /// The hot path: packets to all slots their track is in, slot by slot.
-    fn packets(&mut self, key: TrackKey, encoding: EncodingIndex, packets: &[Packet], now: Instant) {
-        let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut).filter(|t| t.is_offered())
-        else {
-            return self.drops.add(DropReason::UnpublishedTrack, packets.len() as u64);
-        };
-        self.starts.clear();
-        let mut codec_changed = false;
-        for packet in packets {
-            let noted = track.note(encoding, packet, now);
-            self.starts.push(noted.start);
-            codec_changed |= noted.codec_changed;
-        }
-        let copies = (track.subscribers.len() * packets.len()) as u64;
-        self.copies_due += copies;
-        if track.muted {
-            return self.drops.add(DropReason::Muted, copies);
-        }
-        for level in packets.iter().filter_map(|packet| packet.level) {
-            self.speakers.heard(track.owner, level);
-            self.timers.set_earlier(Timer::Speakers, now + speakers::TICK);
-        }
-        let (mut slot_changed, mut source_changed) = (false, false);
-        for (seat, slot) in &track.subscribers {
-            let Some(participant) = self.seats.get_mut(usize::from(seat.0)).and_then(Option::as_mut) else { continue };
-            let Some(bound) = participant.slots.get_mut(usize::from(slot.0)) else { continue };
-            let awaited = bound.awaits(encoding);
-            let to = (participant.peer, *slot);
-            let run = (packets, self.starts.as_slice());
-            source_changed |= bound.forward_all(to, encoding, run, &mut self.drops, &mut self.outputs);
-            slot_changed |= awaited && !bound.awaits(encoding);
-        }
-        if codec_changed {
-            self.tell_track(key, TrackEvent::Updated);
-            self.slots_stale = true;
-        }
-        if source_changed {
-            self.want_keyframe(key, encoding, now);
-        }
-        if codec_changed || slot_changed {
-            self.settle(now);
-        }
     }
 
     fn join(&mut self, join: Join, now: Instant) {
@@ -321,7 +283,7 @@ impl Room {
         let Some(participant) = self.participant_mut(seat) else { return };
         participant.tracks.push(key);
         let track = Track::new(new, seat, now);
-        self.timers.set_earlier(Timer::Tracks, now + super::slots::TRACKS_TICK);
+        self.timers.set_earlier(Timer::Tracks, now + super::track::LOOK_INTERVAL);
         match self.tracks.get_mut(key.0 as usize) {
             Some(free) => *free = Some(track),
             None => self.tracks.push(Some(track)),
@@ -331,6 +293,7 @@ impl Room {
 
     fn unpublish(&mut self, seat: Seat, key: TrackKey, now: Instant) {
         self.conceal_track(key, now);
+        self.audio.forget(key);
         if let Some(track) = self.tracks.get_mut(key.0 as usize) {
             *track = None;
         }
@@ -352,8 +315,9 @@ impl Room {
     fn keyframe_wanted(&mut self, seat: Seat, slot: SlotIndex, now: Instant) {
         let slot = self.participant(seat).and_then(|participant| participant.slots.get(usize::from(slot.0)));
         let video = slot.filter(|slot| slot.kind == MediaKind::Video);
-        if let Some(binding) = video.and_then(|slot| slot.binding) {
-            self.want_keyframe(binding.track, binding.current.unwrap_or(binding.target), now);
+        let Some(binding) = video.and_then(|slot| slot.binding) else { return };
+        if let Some(encoding) = binding.current.or(binding.target.map(|layer| layer.encoding)) {
+            self.want_keyframe(binding.track, encoding, now);
         }
     }
 

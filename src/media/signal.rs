@@ -28,6 +28,11 @@ pub enum Signal {
     Speakers {
         speakers: Vec<SpeakerInfo>,
     },
+    /// Which encodings of the receiver's own track anyone needs.
+    Publish {
+        track: TrackId,
+        layers: Vec<PublishLayer>,
+    },
     Message {
         from: Option<Identity>,
         topic: String,
@@ -114,16 +119,28 @@ pub struct SlotInfo {
 #[serde(rename_all = "snake_case")]
 pub enum SlotState {
     Live,
-    /// A track is bound, but nothing flows: it is muted.
+    /// A track is bound, but nothing flows: it is muted, or the receiver's network has no room for it.
     Paused,
     Empty,
 }
 
-/// Which layer of the track flows.
+/// Which layer of the track flows, as far as there is a choice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SlotLayer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spatial: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temporal: Option<u8>,
+}
+
+/// Whether an encoding is needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PublishLayer {
+    /// Empty for a track without simulcast.
+    pub rid: String,
+    pub active: bool,
 }
 
 /// Someone who speaks.
@@ -168,7 +185,7 @@ pub enum Request {
 #[derive(Debug, Clone, Deserialize)]
 pub struct WantedVideo {
     pub track: TrackId,
-    /// The height it will be shown at, in pixels; layer choice will use it.
+    /// The height it will be shown at, in pixels; 0 asks for the highest layer.
     #[serde(default)]
     pub height: u16,
     /// Lower comes later; the order of the list breaks ties.

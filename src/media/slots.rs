@@ -1,17 +1,15 @@
 //! Keeps every slot filled with what its participant wishes and may receive, and tells them what changed.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::fill::{self, Place, Wanted};
+use super::layers::Layer;
 use super::participant::{Participant, Wish};
-use super::signal::{Signal, SlotInfo, SlotLayer, SlotState, TrackEvent};
-use super::subscription::{self, Slot};
+use super::signal::{Signal, SlotInfo, SlotState, TrackEvent};
+use super::subscription::{Binding, Slot};
 use super::timers::Timer;
 use super::{EncodingIndex, Output, Room, Seat, SlotIndex, TrackKey};
 use crate::command::{MediaKind, Notice, ParticipantState, Source};
-
-/// How often tracks and their encodings are looked at.
-pub const TRACKS_TICK: Duration = Duration::from_secs(1);
 
 /// A track that may go into slots, ranked for those who did not say what they want.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +27,9 @@ impl Room {
             let candidates = self.candidates();
             for index in 0..self.seats.len() {
                 let seat = Seat(index as u16);
-                self.refill(seat, MediaKind::Audio, &candidates, now);
-                self.refill(seat, MediaKind::Video, &candidates, now);
+                self.refill(seat, MediaKind::Audio, &candidates);
+                self.refill(seat, MediaKind::Video, &candidates);
+                self.allocate(seat, now);
             }
         }
         for index in 0..self.seats.len() {
@@ -42,9 +41,11 @@ impl Room {
     fn candidates(&self) -> Vec<Candidate> {
         let tracks = self.tracks.iter().enumerate().filter_map(|(index, track)| {
             let track = track.as_ref().filter(|track| track.is_offered())?;
-            let wanted = Wanted { track: TrackKey(index as u32), codec: track.codec };
+            let wanted = Wanted { track: TrackKey(index as u32), codec: track.codec, height: 0, rank: 0 };
             let idle = track.muted || !track.alive;
-            let rank = (idle, std::cmp::Reverse(self.speakers.last_spoke(track.owner)), track.owner);
+            // Sound goes by who is to be heard.
+            let place = if track.kind == MediaKind::Audio { self.audio.rank(wanted.track) } else { 0 };
+            let rank = (idle, place, std::cmp::Reverse(self.speakers.last_spoke(track.owner)), track.owner);
             Some((rank, Candidate { wanted, owner: track.owner, kind: track.kind, source: track.source }))
         });
         let mut ranked: Vec<_> = tracks.collect();
@@ -57,19 +58,27 @@ impl Room {
             return Vec::new();
         }
         let others = offered.iter().filter(|candidate| candidate.kind == kind && candidate.owner != seat);
-        let by_sid = |sids: &[crate::ids::TrackId]| {
-            let find = |sid| others.clone().find(|c| self.track(c.wanted.track).is_some_and(|t| t.sid == sid));
-            sids.iter().filter_map(|sid| find(*sid)).map(|candidate| candidate.wanted).collect()
-        };
-        // Cameras in last-spoken order; shared screens take the slots that are left.
+        let find = |sid| others.clone().find(|c| self.track(c.wanted.track).is_some_and(|t| t.sid == sid));
+        let ranked = |(rank, wanted): (usize, Wanted)| Wanted { rank: rank as u16, ..wanted };
+        // Cameras in last-spoken order; shared screens take the slots that are left, but are paid first.
         let by_default = || {
             let (screens, cameras): (Vec<&Candidate>, Vec<&Candidate>) =
                 others.clone().partition(|c| c.source == Source::ScreenShare);
-            cameras.into_iter().chain(screens).map(|candidate| candidate.wanted).collect()
+            let places = screens.len();
+            let camera = |(rank, camera): (usize, &&Candidate)| ranked((rank + places, camera.wanted));
+            let mut wanted: Vec<Wanted> = cameras.iter().enumerate().map(camera).collect();
+            wanted.extend(screens.iter().enumerate().map(|(rank, screen)| ranked((rank, screen.wanted))));
+            wanted
         };
         match &participant.wish {
-            Wish::Explicit { video, .. } if kind == MediaKind::Video => by_sid(video),
-            Wish::Explicit { audio: Some(audio), .. } => by_sid(audio),
+            Wish::Explicit { video, .. } if kind == MediaKind::Video => {
+                let found = video.iter().filter_map(|(sid, height)| Some((find(*sid)?, *height)));
+                let wanted = found.map(|(candidate, height)| Wanted { height, ..candidate.wanted });
+                wanted.enumerate().map(ranked).collect()
+            }
+            Wish::Explicit { audio: Some(audio), .. } => {
+                audio.iter().filter_map(|sid| find(*sid)).map(|candidate| candidate.wanted).collect()
+            }
             Wish::Play(identity) => {
                 let owner = self.seat_of(identity);
                 others.filter(|candidate| Some(candidate.owner) == owner).map(|candidate| candidate.wanted).collect()
@@ -78,7 +87,7 @@ impl Room {
         }
     }
 
-    fn refill(&mut self, seat: Seat, kind: MediaKind, offered: &[Candidate], now: Instant) {
+    fn refill(&mut self, seat: Seat, kind: MediaKind, offered: &[Candidate]) {
         let Some(participant) = self.participant(seat) else { return };
         let indices: Vec<usize> = (0..participant.slots.len()).filter(|&i| participant.slots[i].kind == kind).collect();
         if indices.is_empty() {
@@ -89,34 +98,39 @@ impl Room {
             Place { current: slot.binding.map(|binding| binding.track), codecs: slot.codecs }
         };
         let places: Vec<_> = indices.iter().map(place).collect();
-        let filled = fill::fill(&places, &self.wanted(participant, seat, kind, offered));
+        let wanted = self.wanted(participant, seat, kind, offered);
+        let filled = fill::fill(&places, &wanted);
         for ((index, place), track) in indices.into_iter().zip(places).zip(filled) {
             if place.current != track {
-                self.rebind(seat, SlotIndex(index as u16), track, now);
+                self.rebind(seat, SlotIndex(index as u16), track);
+            }
+            let want = wanted.iter().find(|want| Some(want.track) == track);
+            if let (Some(want), Some(slot)) = (want, self.slot_mut(seat, SlotIndex(index as u16))) {
+                (slot.height, slot.rank) = (want.height, want.rank);
             }
         }
     }
 
-    fn rebind(&mut self, seat: Seat, index: SlotIndex, track: Option<TrackKey>, now: Instant) {
-        let target = track.and_then(|key| self.track(key)).map(|track| track.best_encoding(now));
-        let binding = track.zip(target).and_then(|(key, target)| subscription::bind_to(key, target));
+    fn rebind(&mut self, seat: Seat, index: SlotIndex, track: Option<TrackKey>) {
+        let kind = track.and_then(|key| self.track(key)).map(|track| track.kind);
+        // Sound has one layer; of video one is chosen next.
+        let target = (kind == Some(MediaKind::Audio)).then_some(Layer::whole(EncodingIndex(0)));
         let Some(slot) = self.slot_mut(seat, index) else { return };
         let before = slot.binding;
-        slot.bind(binding);
-        self.discard(seat, index);
+        slot.bind(track.map(|track| Binding::new(track, target)));
+        // Sound does not wait, and two voices may trade places for a syllable.
+        if slot.kind == MediaKind::Video {
+            self.discard(seat, index);
+        }
         if let Some(old) = before.and_then(|binding| self.tracks.get_mut(binding.track.0 as usize)?.as_mut()) {
             old.subscribers.retain(|subscriber| *subscriber != (seat, index));
         }
-        let Some(binding) = binding else { return };
-        if let Some(new) = self.tracks.get_mut(binding.track.0 as usize).and_then(Option::as_mut) {
+        if let Some(new) = track.and_then(|key| self.tracks.get_mut(key.0 as usize)?.as_mut()) {
             new.subscribers.push((seat, index));
-            if new.kind == MediaKind::Video && !new.muted {
-                self.want_keyframe(binding.track, binding.target, now);
-            }
         }
     }
 
-    fn slot_mut(&mut self, seat: Seat, index: SlotIndex) -> Option<&mut Slot> {
+    pub(super) fn slot_mut(&mut self, seat: Seat, index: SlotIndex) -> Option<&mut Slot> {
         self.participant_mut(seat)?.slots.get_mut(usize::from(index.0))
     }
 
@@ -124,33 +138,31 @@ impl Room {
     pub(super) fn starved(&mut self, seat: Seat, index: SlotIndex, now: Instant) {
         let Some(slot) = self.slot_mut(seat, index) else { return };
         slot.restart();
-        if let Some(binding) = slot.binding {
-            self.want_keyframe(binding.track, binding.target, now);
+        if let Some((track, target)) = slot.binding.and_then(|binding| Some((binding.track, binding.target?))) {
+            self.want_keyframe(track, target.encoding, now);
         }
     }
 
     /// What the slot was sent before must not leave after the change: a mute is at once.
-    fn discard(&mut self, seat: Seat, slot: SlotIndex) {
+    pub(super) fn discard(&mut self, seat: Seat, slot: SlotIndex) {
         if let Some(peer) = self.peer_of(seat) {
             self.outputs.push_back(Output::Discard { peer, slot });
         }
     }
 
-    /// Notes which tracks are alive, and lets every slot follow the best living encoding of its simulcast track.
+    /// Notes which tracks are alive and in what layers they come, and what of them nobody needs.
     pub(super) fn look_at_tracks(&mut self, now: Instant) {
+        let mut ladders_changed = false;
         for track in self.tracks.iter_mut().flatten() {
-            self.slots_stale |= track.look(now);
-            self.timers.set_earlier(Timer::Tracks, now + TRACKS_TICK);
+            let looked = track.look(now);
+            self.slots_stale |= looked.alive_changed;
+            ladders_changed |= looked.ladder_changed;
+            self.timers.set_earlier(Timer::Tracks, track.next_look(now));
         }
-        for index in 0..self.tracks.len() {
-            let Some(track) = self.tracks[index].as_ref().filter(|track| track.encodings.len() > 1) else { continue };
-            let (best, subscribers) = (track.best_encoding(now), track.subscribers.clone());
-            for (seat, slot) in subscribers {
-                if self.slot_mut(seat, slot).is_some_and(|slot| slot.aim(best)) {
-                    self.want_keyframe(TrackKey(index as u32), best, now);
-                }
-            }
+        if ladders_changed && !self.slots_stale {
+            (0..self.seats.len()).for_each(|index| self.allocate(Seat(index as u16), now));
         }
+        self.look_at_needs(now);
     }
 
     /// Shows or conceals a participant's tracks as their grants and state now demand.
@@ -208,6 +220,7 @@ impl Room {
         let (owner, kind, subscribers) = (track.owner, track.kind, track.subscribers.clone());
         if muted && kind == MediaKind::Audio {
             self.speakers.silence(owner);
+            self.audio.forget(key);
         }
         if self.is_announced(key) {
             self.tell_track(key, TrackEvent::Updated);
@@ -215,16 +228,16 @@ impl Room {
         for (seat, index) in subscribers {
             let Some(slot) = self.slot_mut(seat, index) else { continue };
             slot.restart();
-            let target = slot.binding.map_or(EncodingIndex(0), |binding| binding.target);
+            let target = slot.binding.and_then(|binding| binding.target);
             self.discard(seat, index);
-            if !muted && kind == MediaKind::Video {
-                self.want_keyframe(key, target, now);
+            if let Some(layer) = target.filter(|_| !muted && kind == MediaKind::Video) {
+                self.want_keyframe(key, layer.encoding, now);
             }
         }
         self.slots_stale = true;
     }
 
-    fn tell_changed_slots(&mut self, seat: Seat) {
+    pub(super) fn tell_changed_slots(&mut self, seat: Seat) {
         let Some(participant) = self.participant(seat).filter(|participant| participant.channel_open) else { return };
         let infos: Vec<(usize, SlotInfo)> = participant
             .slots
@@ -251,14 +264,14 @@ impl Room {
         let Some((binding, track)) = bound else {
             return SlotInfo { mid, kind, track: None, participant: None, state: SlotState::Empty, layer: None };
         };
-        let rid = binding.current.and_then(|encoding| track.rid(encoding)).map(String::from);
+        let has_room = slot.kind == MediaKind::Audio || binding.target.is_some();
         SlotInfo {
             mid,
             kind,
             track: Some(track.sid),
             participant: self.participant(track.owner).map(|owner| owner.sid),
-            state: if track.muted { SlotState::Paused } else { SlotState::Live },
-            layer: rid.map(|rid| SlotLayer { rid: Some(rid) }),
+            state: if track.muted || !has_room { SlotState::Paused } else { SlotState::Live },
+            layer: slot.layer().and_then(|layer| track.describe(layer)),
         }
     }
 }

@@ -16,10 +16,12 @@ pub enum Timer {
     Speakers,
     /// Tracks and encodings are looked at: which are alive, which one to forward.
     Tracks,
+    /// What a subscriber was refused may fit now.
+    Budget,
 }
 
 impl Timer {
-    const ALL: [Self; 5] = [Self::Empty, Self::MaxDuration, Self::Keyframe, Self::Speakers, Self::Tracks];
+    const ALL: [Self; 6] = [Self::Empty, Self::MaxDuration, Self::Keyframe, Self::Speakers, Self::Tracks, Self::Budget];
 }
 
 /// The pending deadlines, one of each kind at most.

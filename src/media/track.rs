@@ -3,14 +3,29 @@
 use std::time::{Duration, Instant};
 
 use super::keyframes::KeyframeRequests;
+use super::ladder::Ladder;
+use super::layers::Layer;
 use super::packet::{Codec, Packet};
+use super::rates::LayerRates;
+use super::signal::SlotLayer;
 use super::{EncodingIndex, NewTrack, Seat, SlotIndex};
 use crate::command::{LayerInfo, MediaKind, Source, TrackInfo};
 use crate::ids::TrackId;
+use crate::units::Bitrate;
 
-/// An encoding that sent nothing for this long is not alive. str0m calls a stream paused after the same 1.5 s;
-/// a 1 fps screen share must not count as dead, hence a little more.
+/// A track that sent nothing for this long is not alive; a screen share of 1 fps must not count as dead.
 const ALIVE: Duration = Duration::from_secs(3);
+/// The same for one of several encodings: whoever sees it can see another. str0m calls a stream paused after as long.
+const ENCODING_ALIVE: Duration = Duration::from_millis(1500);
+/// An encoding that was asked for again is believed to come for this long: a browser starts its encoder, and its
+/// bandwidth estimate may need to rise first.
+const REVIVAL: Duration = Duration::from_secs(3);
+/// How often tracks and their encodings are looked at.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The same for a track with several encodings.
+const LAYERED_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// After its first packet a track's layers are measured this soon.
+pub const FIRST_LOOK: Duration = Duration::from_millis(300);
 /// The track's codec is another one when the old has not come for this long. A publisher may mix codecs, packet by
 /// packet or one for each encoding, and not every packet may be news to everyone; who can take a packet gets it anyway.
 const CODEC_CEASED: Duration = Duration::from_secs(1);
@@ -39,6 +54,8 @@ pub struct Track {
     codec_heard_at: Option<Instant>,
     /// The slots it is bound to.
     pub subscribers: Vec<(Seat, SlotIndex)>,
+    /// The layers it can be had in, as of the last look.
+    pub ladder: Ladder,
 }
 
 /// One simulcast encoding.
@@ -46,6 +63,12 @@ pub struct Track {
 pub struct Encoding {
     pub rid: String,
     pub keyframes: KeyframeRequests,
+    pub rates: LayerRates,
+    /// Its publisher has not been told to stop it.
+    pub active: bool,
+    /// When someone last needed it, and when its publisher was told to go on with it.
+    pub needed_at: Instant,
+    pub revived_at: Option<Instant>,
     last_packet: Option<Instant>,
     /// The latest packet so far: SSRC and sequence number.
     latest: Option<(u32, u64)>,
@@ -57,8 +80,17 @@ pub struct Noted {
     /// A decoder can start with it, and what follows is still to come. A keyframe whose later packets have overtaken
     /// its first would start with a hole that no retransmission can fill; the next one will do.
     pub start: bool,
-    /// The publisher has gone over to another codec.
-    pub codec_changed: bool,
+    /// The publisher has gone over to another codec, or the size of the picture is another.
+    pub changed: bool,
+    /// It is the first of its encoding after a silence.
+    pub awakened: bool,
+}
+
+/// What a look at a track found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Looked {
+    pub alive_changed: bool,
+    pub ladder_changed: bool,
 }
 
 impl Track {
@@ -69,6 +101,10 @@ impl Track {
         let encoding = |(index, rid)| Encoding {
             rid,
             keyframes: KeyframeRequests::new(several && index == 0),
+            rates: LayerRates::new(now),
+            active: true,
+            needed_at: now,
+            revived_at: None,
             last_packet: None,
             latest: None,
         };
@@ -87,12 +123,17 @@ impl Track {
             codec_heard_at: None,
             encodings: rids.into_iter().enumerate().map(encoding).collect(),
             subscribers: Vec::new(),
+            ladder: Ladder::default(),
         }
     }
 
     /// As others see it.
     pub fn info(&self) -> TrackInfo {
-        let layer = |encoding: &Encoding| LayerInfo { rid: encoding.rid.clone(), width: None, height: None };
+        let layer = |encoding: &Encoding| {
+            let top = encoding.rates.top_spatial();
+            let (width, height) = encoding.rates.size(top).unzip();
+            LayerInfo { rid: encoding.rid.clone(), width, height }
+        };
         TrackInfo {
             sid: self.sid,
             kind: self.kind,
@@ -110,18 +151,21 @@ impl Track {
 
     /// Notes a packet.
     pub fn note(&mut self, encoding: EncodingIndex, packet: &Packet, now: Instant) -> Noted {
-        let mut start = packet.keyframe;
+        let mut noted = Noted { start: packet.keyframe, changed: false, awakened: false };
         if let Some(encoding) = self.encodings.get_mut(usize::from(encoding.0)) {
+            noted.awakened = encoding.last_packet.is_none_or(|at| now.saturating_duration_since(at) >= ENCODING_ALIVE);
             encoding.last_packet = Some(now);
+            noted.changed = encoding.rates.note(packet, now);
             match encoding.latest {
-                Some((ssrc, seq)) if ssrc == packet.ssrc && seq > packet.seq => start = false,
+                Some((ssrc, seq)) if ssrc == packet.ssrc && seq > packet.seq => noted.start = false,
                 _ => encoding.latest = Some((packet.ssrc, packet.seq)),
             }
-            if start {
+            if noted.start {
                 encoding.keyframes.satisfied();
             }
         }
-        Noted { start, codec_changed: self.note_codec(packet.codec, now) }
+        noted.changed |= self.note_codec(packet.codec, now);
+        noted
     }
 
     /// Whether the track's codec is another one from now on.
@@ -134,20 +178,67 @@ impl Track {
         std::mem::replace(&mut self.codec, codec) != codec
     }
 
-    /// Looks whether it is alive. Whether that is news.
-    pub fn look(&mut self, now: Instant) -> bool {
+    /// Looks whether it is alive, and what layers it has.
+    pub fn look(&mut self, now: Instant) -> Looked {
         let recent = |at: Instant| now.saturating_duration_since(at) < ALIVE;
-        let sends = self.encodings.iter().any(|encoding| encoding.last_packet.is_some_and(recent));
-        let alive = sends || recent(self.published_at);
-        std::mem::replace(&mut self.alive, alive) != alive
+        let sends = |encoding: &Encoding| {
+            encoding.last_packet.is_some_and(recent)
+                || encoding.revived_at.is_some_and(|at| now.saturating_duration_since(at) < REVIVAL)
+        };
+        // One that is silent because we asked for it can come back.
+        let alive = self.encodings.iter().any(|encoding| sends(encoding) || !encoding.active);
+        let alive = alive || recent(self.published_at);
+        let alive_changed = std::mem::replace(&mut self.alive, alive) != alive;
+        if self.kind == MediaKind::Audio {
+            self.encodings.iter_mut().for_each(|encoding| encoding.rates.measure(now));
+            return Looked { alive_changed, ladder_changed: false };
+        }
+        Looked { alive_changed, ladder_changed: self.measure(now) }
     }
 
-    /// The encoding to forward: the highest that is alive, or the lowest until one is. Layers by need and bandwidth
-    /// come with "Media that holds up".
-    pub fn best_encoding(&self, now: Instant) -> EncodingIndex {
-        let alive =
-            |encoding: &Encoding| encoding.last_packet.is_some_and(|at| now.saturating_duration_since(at) < ALIVE);
-        EncodingIndex(self.encodings.iter().rposition(alive).unwrap_or(0) as u8)
+    /// Builds the ladder anew. Whether it is another.
+    pub fn measure(&mut self, now: Instant) -> bool {
+        self.encodings.iter_mut().for_each(|encoding| encoding.rates.measure(now));
+        let several = self.encodings.len() > 1;
+        let can_be_had = |(_, encoding): &(usize, &Encoding)| encoding.can_be_had(several, now);
+        let ladder = Ladder::of(
+            self.encodings
+                .iter()
+                .enumerate()
+                .filter(can_be_had)
+                .map(|(index, encoding)| (EncodingIndex(index as u8), &encoding.rates)),
+        );
+        let differs = ladder.differs(&self.ladder);
+        if differs {
+            self.ladder = ladder;
+        }
+        differs
+    }
+
+    /// When to look again.
+    pub fn next_look(&self, now: Instant) -> Instant {
+        now + if self.encodings.len() > 1 { LAYERED_LOOK_INTERVAL } else { LOOK_INTERVAL }
+    }
+
+    /// Whether an encoding comes, as far as one can know now.
+    pub fn comes(&self, encoding: EncodingIndex, now: Instant) -> bool {
+        let recent = |at: Instant| now.saturating_duration_since(at) < ENCODING_ALIVE;
+        self.encodings.get(usize::from(encoding.0)).and_then(|encoding| encoding.last_packet).is_some_and(recent)
+    }
+
+    /// What it sends in all.
+    pub fn rate(&self) -> Bitrate {
+        let rate = |encoding: &Encoding| encoding.rates.price(u8::MAX, u8::MAX).as_bps();
+        Bitrate::from_bps(self.encodings.iter().map(rate).sum())
+    }
+
+    /// A layer in the wire's words, as far as there are several.
+    pub fn describe(&self, layer: Layer) -> Option<SlotLayer> {
+        let rates = &self.encodings.get(usize::from(layer.encoding.0))?.rates;
+        let rid = self.rid(layer.encoding).map(String::from);
+        let spatial = Some(rates.top_spatial()).filter(|top| *top > 0).map(|top| layer.spatial.min(top));
+        let temporal = Some(rates.top_temporal()).filter(|top| *top > 0).map(|top| layer.temporal.min(top));
+        (rid.is_some() || spatial.is_some() || temporal.is_some()).then_some(SlotLayer { rid, spatial, temporal })
     }
 
     /// The RID of an encoding, if it has one.
@@ -162,9 +253,19 @@ impl Track {
     }
 }
 
+impl Encoding {
+    /// Whether it may be chosen: it comes, or would come if it were asked for.
+    fn can_be_had(&self, several: bool, now: Instant) -> bool {
+        let within = |at: Option<Instant>, span| at.is_some_and(|at| now.saturating_duration_since(at) < span);
+        let comes = within(self.last_packet, if several { ENCODING_ALIVE } else { ALIVE });
+        self.last_packet.is_some() && (comes || !self.active || within(self.revived_at, REVIVAL))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::packet::{Frame, Scheme};
 
     fn simulcast() -> Track {
         let rids = ["q", "h", "f"].map(String::from).to_vec();
@@ -177,26 +278,47 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_living_encoding_is_forwarded() {
+    fn only_encodings_that_come_or_would_come_are_on_the_ladder() {
         let t0 = Instant::now();
+        let at = |ms| t0 + Duration::from_millis(ms);
         let mut track = simulcast();
-        let packet = Packet {
-            ssrc: 1,
-            seq: 1,
-            timestamp: 0,
-            codec: Codec::Vp8,
-            bytes: 10,
-            keyframe: true,
-            level: None,
-            captured_at: t0,
+        let mut lowest = Vec::new();
+        let frame = Frame { starts: true, ends: true, scheme: Scheme::Temporal { sync: true }, ..Frame::default() };
+        let encodings_of = |track: &Track| {
+            let rungs = 0..track.ladder.prices(0).len();
+            rungs.filter_map(|rung| track.ladder.layer(rung)).map(|layer| layer.encoding.0).collect::<Vec<_>>()
         };
-        assert_eq!(track.best_encoding(t0), EncodingIndex(0));
-        track.note(EncodingIndex(0), &packet, t0);
-        track.note(EncodingIndex(1), &packet, t0);
-        assert_eq!(track.best_encoding(t0), EncodingIndex(1));
-        let later = t0 + ALIVE;
-        track.note(EncodingIndex(0), &packet, later);
-        assert_eq!(track.best_encoding(later), EncodingIndex(0), "the upper one has gone quiet");
+        for ms in (0..6000u64).step_by(100) {
+            for encoding in [0, 1] {
+                // The upper one goes quiet after three seconds.
+                if encoding == 0 || ms < 3000 {
+                    let (captured_at, codec) = (at(ms), Codec::Vp8);
+                    let packet = Packet {
+                        ssrc: 1,
+                        seq: ms,
+                        timestamp: 0,
+                        codec,
+                        bytes: 1000 * (1 + usize::from(encoding)),
+                        keyframe: false,
+                        level: None,
+                        captured_at,
+                        frame,
+                        size: None,
+                    };
+                    track.note(EncodingIndex(encoding), &packet, at(ms));
+                }
+            }
+            if ms % 500 == 400 {
+                track.look(at(ms));
+                lowest.push(encodings_of(&track));
+            }
+        }
+        assert_eq!(lowest[..8], vec![vec![0, 1]; 8], "until it has been quiet for long enough");
+        assert_eq!(lowest[9..], [vec![0], vec![0], vec![0]]);
+        track.encodings[1].active = false;
+        track.look(at(6000));
+        assert_eq!(encodings_of(&track), [0, 1], "it would come if it were asked for");
+        assert_eq!(track.ladder.prices(0)[1], track.encodings[1].rates.price(0, 0), "at what it cost before");
         assert_eq!(track.rid(EncodingIndex(2)), Some("f"));
     }
 
@@ -215,8 +337,10 @@ mod tests {
                 keyframe: true,
                 level: None,
                 captured_at: at(ms),
+                frame: Frame::default(),
+                size: None,
             };
-            track.note(EncodingIndex(0), &packet, at(ms)).codec_changed
+            track.note(EncodingIndex(0), &packet, at(ms)).changed
         };
         assert!(note(Codec::H264, 0), "what was negotiated first was a guess");
         let alternating = (1..5000).filter(|ms| note([Codec::H264, Codec::Av1][*ms as usize % 2], *ms));

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use goog_cc::experiments::FieldTrials;
 use goog_cc::network_control::{NetworkControllerConfig, NetworkControllerInterface};
 use goog_cc::transport::{
-    EcnMarking, NetworkControlUpdate, PacedPacketInfo, PacketResult, ProcessInterval, SentPacket, StreamsConfig,
-    TargetRateConstraints, TransportPacketsFeedback,
+    EcnMarking, NetworkControlUpdate, NetworkRouteChange, PacedPacketInfo, PacketResult, ProcessInterval, SentPacket,
+    StreamsConfig, TargetRateConstraints, TransportPacketsFeedback,
 };
 use goog_cc::units::{DataRate, DataSize, Timestamp};
 use goog_cc::{GoogCcConfig, GoogCcNetworkController};
@@ -22,6 +22,7 @@ use self::arrival::{ArrivalClock, arrival_us};
 use self::bursts::{is_ordinary, join_bursts};
 use self::loss::LossMeter;
 use self::probing::{Conditions, Prober};
+use self::proof::Proof;
 use self::strain::Strain;
 use super::register::{Kind, SendRegister, Sent};
 use crate::units::Bitrate;
@@ -30,6 +31,7 @@ mod arrival;
 mod bursts;
 mod loss;
 mod probing;
+mod proof;
 mod strain;
 #[cfg(test)]
 mod tests;
@@ -68,6 +70,18 @@ const CAUGHT: f64 = 0.85;
 /// that reports every 100, as libwebrtc's do at low rates.
 const HEADROOM: f64 = 1.2;
 const WEIGH_INTERVAL_US: u64 = 90_000;
+/// The estimate after a probe that was proved, as a share of its rate; and how far below that GoogCC's must be for it
+/// to be overruled.
+const PROVED: f64 = 0.85;
+const SUFFICES: f64 = 0.7;
+/// An estimate of which more than this share arrives lately is in use.
+const IN_USE: f64 = 0.6;
+/// In its first seconds GoogCC is not overruled: how much of it is in use is not known yet.
+const SETTLED_US: u64 = 3_000_000;
+/// With more loss than this, packets that all arrived were lucky.
+const MAX_LOSS_TO_BELIEVE: f32 = 0.03;
+/// If nothing is in flight, feedback can be asked for by probing only: so long after the last.
+const IDLE_PROBE_US: u64 = 2_000_000;
 /// Round trips beyond this are nonsense.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(60);
 
@@ -110,6 +124,7 @@ pub struct Congestion {
     round_trip: Option<Duration>,
     loss: LossMeter,
     strain: Strain,
+    proof: Proof,
     fell_at_us: u64,
     /// Until then GoogCC may not go beyond what a strained network was left with.
     held_until_us: Option<u64>,
@@ -117,6 +132,8 @@ pub struct Congestion {
     untold: Option<(u64, u64)>,
     /// When feedback last came, or the first packet after a silence left.
     alive_at_us: u64,
+    /// Feedback has come.
+    is_heard: bool,
     /// When GoogCC last ran.
     ran_at_us: u64,
     /// When GoogCC last weighed feedback.
@@ -148,10 +165,12 @@ impl Congestion {
             round_trip: None,
             loss: LossMeter::default(),
             strain: Strain::default(),
+            proof: Proof::default(),
             fell_at_us: 0,
             held_until_us: None,
             untold: None,
             alive_at_us: ORIGIN_US,
+            is_heard: false,
             ran_at_us: ORIGIN_US,
             weighed_at_us: 0,
             carried: Vec::new(),
@@ -196,9 +215,10 @@ impl Congestion {
         let mut latest: Option<(i64, u64)> = None;
         for (wire_seq, arrival) in packets {
             let Some((seq, sent)) = self.register.acknowledge(wire_seq, arrival.is_some()) else { continue };
-            self.loss.add(arrival.is_none());
+            self.loss.add(arrival.is_none(), now_us);
             let arrived_us = arrival.map(|ticks| arrival_us(reference_us, ticks));
             self.strain.add(sent.wire_bytes, sent.at_us, arrived_us);
+            self.proof.add(sent.cluster, sent.wire_bytes, sent.at_us, arrived_us);
             if let Some(at_us) = arrived_us
                 && latest.is_none_or(|(latest_us, _)| at_us >= latest_us)
             {
@@ -210,6 +230,7 @@ impl Congestion {
             return;
         }
         self.alive_at_us = now_us;
+        self.is_heard = true;
         let Some((_, sent_at_us)) = latest else {
             results.truncate(MAX_CARRIED);
             self.carried = results;
@@ -238,6 +259,7 @@ impl Congestion {
         self.lift_hold();
         self.run();
         self.catch_fall(before);
+        self.believe_proof();
         self.probe_if_worthwhile();
     }
 
@@ -275,7 +297,7 @@ impl Congestion {
     /// The share of our packets that was lost lately.
     #[cfg(test)]
     pub fn loss_ratio(&self) -> f32 {
-        self.loss.ratio()
+        self.loss.ratio(self.now_us)
     }
 
     /// Bytes sent whose fate is unknown.
@@ -302,17 +324,26 @@ impl Congestion {
             let due_us = (self.alive_at_us + FEEDBACK_MISSING_US).max(self.ran_at_us + MISSING_INTERVAL_US);
             due_us.next_multiple_of(MISSING_GRID_US)
         });
-        let due_us = match (missing_us, self.prober.next_padding_us()) {
-            (Some(a), Some(b)) => a.min(b),
-            (a, b) => a.or(b)?,
-        };
+        let due_us = [missing_us, self.prober.next_padding_us(), self.idle_probe_us()].into_iter().flatten().min()?;
         Some(self.origin + Duration::from_micros(due_us - ORIGIN_US))
+    }
+
+    /// When to probe although no feedback comes, because nothing is sent.
+    fn idle_probe_us(&self) -> Option<u64> {
+        let idle = self.register.in_flight_bytes() == 0 && self.prober.is_idle();
+        let wanted = self.is_heard && self.demand != Bitrate::ZERO && self.estimate() < self.demand;
+        (idle && wanted).then(|| self.alive_at_us.max(self.ran_at_us) + IDLE_PROBE_US)
     }
 
     /// The time has come, or it has not; this may be called at any time.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now_us = self.advance(now);
         self.prober.expire(now_us);
+        if self.idle_probe_us().is_some_and(|due_us| now_us >= due_us) {
+            self.tell_sent();
+            self.run();
+            self.probe_if_worthwhile();
+        }
         let missing = self.register.in_flight_bytes() > 0 && now_us >= self.alive_at_us + FEEDBACK_MISSING_US;
         if missing && now_us >= self.ran_at_us + MISSING_INTERVAL_US {
             self.register.expire(now_us);
@@ -328,7 +359,7 @@ impl Congestion {
     }
 
     fn probe_if_worthwhile(&mut self) {
-        let strained = self.now_us < self.fell_at_us + CALM_US || self.loss.ratio() > MAX_LOSS_TO_PROBE;
+        let strained = self.now_us < self.fell_at_us + CALM_US || self.loss.ratio(self.now_us) > MAX_LOSS_TO_PROBE;
         let conditions = Conditions { estimate: self.estimate(), demand: self.demand, max: self.limit(), strained };
         self.prober.review(conditions, self.now_us);
     }
@@ -351,6 +382,44 @@ impl Congestion {
         {
             self.set_estimate(arrived * CAUGHT);
         }
+    }
+
+    /// A probe came through unharmed, and GoogCC does not see it: it begins anew from there.
+    fn believe_proof(&mut self) {
+        let Some((cluster, bytes)) = self.prober.awaited().filter(|_| self.now_us > ORIGIN_US + SETTLED_US) else {
+            return;
+        };
+        let Some(proved) = self.proof.rate(cluster, bytes) else { return };
+        let rate = (proved * PROVED).clamp(self.config.min, self.limit());
+        // With the estimate in use GoogCC knows better: it sees queues that a short probe does not fill.
+        let used = self.strain.arrived().unwrap_or(Bitrate::ZERO);
+        if self.estimate >= rate * SUFFICES
+            || used > self.estimate * IN_USE
+            || self.loss.ratio(self.now_us) > MAX_LOSS_TO_BELIEVE
+        {
+            return;
+        }
+        self.begin_anew(rate);
+    }
+
+    /// Forgets all about the network: it is another one, or another than we thought.
+    fn begin_anew(&mut self, rate: Bitrate) {
+        let update = self.controller.on_network_route_change(NetworkRouteChange {
+            at_time: timestamp(self.now_us),
+            constraints: constraints(&self.config, Some(rate), self.now_us),
+        });
+        self.strain = Strain::default();
+        self.held_until_us = None;
+        self.apply(&update);
+        self.estimate = rate;
+    }
+
+    /// The receiver is reached on another path now: what was known of the old one says nothing of it.
+    pub fn path_changed(&mut self, now: Instant) {
+        self.advance(now);
+        self.loss = LossMeter::default();
+        self.prober = Prober::new();
+        self.begin_anew(self.config.start);
     }
 
     /// Sets GoogCC's estimate, and holds it there for the moment.

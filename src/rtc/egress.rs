@@ -17,13 +17,14 @@ use super::Stats;
 use super::clock::{self, NtpClock};
 use super::compound;
 use super::flow::Flow;
-use super::out_stream::{OSN_BYTES, OutStream, Purpose, Queued, again};
+use super::out_stream::{OutStream, Purpose, Queued, again, osn_bytes, padding};
 use super::pacer::Verdict;
 use super::peer::SlotLine;
 use super::register::Kind;
 use super::retransmit::Budget;
 use super::store::{PacketRef, PacketStore};
 use crate::command::MediaKind;
+use crate::media::Patch;
 use crate::media::meter::DropReason;
 use crate::rtp::extensions::{ExtensionIds, MAX_BLOCK_BYTES};
 use crate::rtp::header::FIXED_BYTES;
@@ -82,6 +83,7 @@ pub struct Copy {
     pub bytes: usize,
     pub payload_type: u8,
     pub rtx_payload_type: Option<u8>,
+    pub patch: Patch,
 }
 
 /// The run being filled.
@@ -188,6 +190,7 @@ impl Egress {
                 slot: slot as u16,
                 payload_type: copy.payload_type,
                 rtx_payload_type: copy.rtx_payload_type,
+                patch: copy.patch,
                 starts_frame: stream.note(copy.timestamp, copy.captured_at, copy.clock_rate_hz),
             });
         }
@@ -300,8 +303,8 @@ impl Egress {
             let Some(stream) = self.streams.get(usize::from(queued.slot)) else { break };
             let mut block = [0; MAX_BLOCK_BYTES];
             let wide = self.flow.next_number().filter(|_| stream.is_wide());
-            let block_bytes = stream.extensions(&mut block, stored, queued.purpose, wide, ntp);
-            let osn_bytes = if queued.purpose == Purpose::Media { 0 } else { OSN_BYTES };
+            let block_bytes = stream.extensions(&mut block, stored, &queued, wide, ntp);
+            let osn_bytes = osn_bytes(&queued, stored);
             let header_bytes = FIXED_BYTES + block_bytes;
             let tag_bytes = self.sealer.as_ref().map_or(0, Sealer::rtp_tag_bytes);
             let bytes = header_bytes + osn_bytes + stored.payload.len() + tag_bytes;
@@ -421,7 +424,8 @@ impl Egress {
         }
     }
 
-    /// A probe wants more than there is to send: the latest packets go again, as RTX, which receivers know to ignore.
+    /// A probe wants more than there is to send: the latest packet goes again, as RTX, which receivers know to ignore.
+    /// If it is kept no longer, because the network was found to take nothing, there is still padding.
     fn push_padding(&mut self, store: &PacketStore, now: Instant) {
         if self.flow.padding_due(now).is_none() {
             return;
@@ -430,7 +434,8 @@ impl Egress {
         // Without a transport-wide number a packet is no part of the probe, and the probe would never end.
         let stream = self.streams.get(slot).filter(|stream| stream.is_wide());
         let latest = stream.and_then(|stream| stream.numbers.latest());
-        self.video.extend(latest.and_then(|latest| again(slot, latest, Purpose::Probe, store)));
+        let probe = |latest| again(slot, latest, Purpose::Probe, store).or_else(|| padding(slot, latest));
+        self.video.extend(latest.and_then(probe));
     }
 
     /// Ends the run with the RTCP that is due: as its last, shorter datagram it costs no send of its own.

@@ -381,6 +381,7 @@ impl Engine {
             PeerOutput::ChannelOpen => media::Input::ChannelOpen(seat),
             PeerOutput::Request(request) => media::Input::Request { seat, request },
             PeerOutput::KeyframeWanted(slot) => media::Input::KeyframeWanted { seat, slot },
+            PeerOutput::Estimate(estimate, measured) => media::Input::Estimate { seat, estimate, measured },
             PeerOutput::Starved(slot) => media::Input::Starved { seat, slot },
             PeerOutput::Broken(track, encoding) => media::Input::Broken { track, encoding },
             _ => return,
@@ -401,6 +402,10 @@ impl Engine {
         let took = now.saturating_duration_since(peer.opened_at);
         let transport = peer.sends_to.map_or(Transport::Udp, |(transport, _)| transport);
         let Some(room) = self.rooms.get(index).and_then(Option::as_ref).map(Room::id) else { return };
+        if let Some((estimate, measured)) = self.with_peer(key, |peer, _| peer.egress.flow().take_estimate()).flatten()
+        {
+            self.tell_room(index, media::Input::Estimate { seat, estimate, measured }, now);
+        }
         self.tell_room(index, media::Input::Connected(seat), now);
         let joined = Notice::ParticipantJoined { room, participant, session, at: now, took, transport };
         self.outputs.push_back(Output::Notice(joined));
@@ -433,6 +438,9 @@ impl Engine {
                         self.shared.stats.keyframe_requests_out += 1;
                         self.touch(key);
                     }
+                }
+                media::Output::Demand { peer, demand } => {
+                    self.with_peer(peer, |peer, _| peer.egress.flow().set_demand(demand));
                 }
                 media::Output::Tell { peer: key, signal } => self.tell_peer(key, &signal, now),
                 media::Output::Close { peer, reason } => self.leave(peer, reason, now),

@@ -15,6 +15,8 @@ const START: Bitrate = Bitrate::from_bps(1_000_000);
 const UNPACED: Bitrate = Bitrate::from_bps(1_000_000_000);
 /// How often the demand is measured.
 const DEMAND_INTERVAL: Duration = Duration::from_millis(500);
+/// An estimate that moved by less than this share, in per cent, is no news.
+const ESTIMATE_STEP_PERCENT: u64 = 3;
 /// Feedback about more packets than this is nonsense: feedback comes ten times a second, and 50 Mbit/s are 500 by then.
 const FEEDBACK_PACKETS_MAX: u16 = 1_000;
 
@@ -28,6 +30,11 @@ pub struct Flow {
     /// Bytes we were asked to send since the instant.
     demanded_bytes: u64,
     demand_since: Instant,
+    /// What the room would send if the network allowed.
+    demand: Bitrate,
+    /// The estimate that was told last, and whether one from feedback has been.
+    told: Option<Bitrate>,
+    told_known: bool,
 }
 
 impl Flow {
@@ -39,6 +46,9 @@ impl Flow {
             is_known: false,
             demanded_bytes: 0,
             demand_since: now,
+            demand: Bitrate::ZERO,
+            told: None,
+            told_known: false,
         }
     }
 
@@ -68,10 +78,18 @@ impl Flow {
         let span = now.saturating_duration_since(self.demand_since);
         if span >= DEMAND_INTERVAL {
             if let Some(congestion) = &mut self.congestion {
-                congestion.set_demand(Bitrate::of(self.demanded_bytes, span));
+                congestion.set_demand(Bitrate::of(self.demanded_bytes, span).max(self.demand));
             }
             self.demanded_bytes = 0;
             self.demand_since = now;
+        }
+    }
+
+    /// What would be sent if the network allowed; what is sent may be less.
+    pub fn set_demand(&mut self, demand: Bitrate) {
+        self.demand = demand;
+        if let Some(congestion) = &mut self.congestion {
+            congestion.set_demand(demand);
         }
     }
 
@@ -112,6 +130,19 @@ impl Flow {
         congestion.feedback(reference_time, feedback.packets(), now);
         self.is_known = true;
         self.pacer.set_rate(congestion.pacing_rate(), now);
+    }
+
+    /// What the network takes, if that is news: a first guess, or an estimate from feedback that has moved.
+    pub fn take_estimate(&mut self) -> Option<(Bitrate, bool)> {
+        let estimate = self.congestion.as_ref()?.estimate();
+        let step = self.told.map_or(0, |told| told.as_bps() * ESTIMATE_STEP_PERCENT / 100);
+        let moved = self.told.is_none_or(|told| told.as_bps().abs_diff(estimate.as_bps()) > step);
+        let first = self.is_known && !std::mem::replace(&mut self.told_known, self.is_known);
+        if !moved && !first {
+            return None;
+        }
+        self.told = Some(estimate);
+        Some((estimate, self.is_known))
     }
 
     /// The receiver's own limit.

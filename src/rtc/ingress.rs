@@ -9,13 +9,13 @@
 use std::time::{Duration, Instant};
 
 use super::clock::NtpClock;
-use super::codec;
 use super::formats::{FormatKey, Meaning};
+use super::frames::{FrameReader, Undescribed};
 use super::store::{PacketStore, RingKey, Stored};
 use crate::command::MediaKind;
 use crate::media::clock::{PublisherClock, Report};
 use crate::media::meter::DropReason;
-use crate::media::{EncodingIndex, Packet, TrackKey};
+use crate::media::{EncodingIndex, Packet, Scheme, TrackKey};
 use crate::rtp::extensions::{self, ExtensionIds};
 use crate::rtp::feedback::ArrivalRecorder;
 use crate::rtp::header::{Header, padding_bytes};
@@ -95,6 +95,7 @@ struct InStream {
     index: RolloverTracker,
     reception: Reception,
     nacks: NackGenerator,
+    frames: FrameReader,
     report: Option<Report>,
     ring: Option<RingKey>,
     heard_at: Instant,
@@ -295,22 +296,33 @@ impl Ingress {
         let captured_at = self.publisher_clock.captured_at(stream.report, header.timestamp, rate, now);
         let ring = *stream.ring.get_or_insert_with(|| desk.store.open());
         let payload = desk.plain.as_slice();
+        let late = stream.index.highest().is_some_and(|highest| highest > seq);
+        let (codec, marker, descriptor) = (meaning.codec, header.marker, said.dependency_descriptor);
+        let described = stream.frames.read(&Undescribed { codec, payload, marker, descriptor, late });
         let facts = Packet {
             ssrc: self.ssrcs[place],
             seq,
             timestamp: header.timestamp,
-            codec: meaning.codec,
+            codec,
             bytes: payload.len(),
-            keyframe: codec::starts_keyframe(meaning.codec, payload),
+            keyframe: described.keyframe,
             // RFC 6464 §3: the top bit says whether it is a voice.
             level: said.values.audio_level.map(|level| level & 0x7f),
             captured_at,
+            frame: described.frame,
+            size: described.size,
         };
         let stored = Stored {
             timestamp: header.timestamp,
-            marker: header.marker,
+            codec,
+            marker,
             values: said.values,
-            descriptor: said.dependency_descriptor.map(Into::into),
+            descriptor: descriptor.map(Into::into),
+            targets: match &described.frame.scheme {
+                Scheme::Targets(targets) => targets.count,
+                _ => 0,
+            },
+            is_padding: false,
             payload: payload.into(),
         };
         let InStream { track, kind, encoding, .. } = *stream;
@@ -377,6 +389,7 @@ impl Ingress {
             index,
             reception: Reception::new(meaning.codec.clock_rate_hz()),
             nacks: NackGenerator::default(),
+            frames: FrameReader::default(),
             report: None,
             ring: None,
             heard_at: now,

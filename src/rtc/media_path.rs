@@ -113,7 +113,15 @@ impl Peer {
                 _ => {}
             }
         }
+        self.tell_estimate();
         Ok(Arrival::Feedback)
+    }
+
+    /// Puts an estimate that is news among the events.
+    pub fn tell_estimate(&mut self) {
+        if let Some((estimate, measured)) = self.egress.flow().take_estimate() {
+            self.events.push_back(PeerOutput::Estimate(estimate, measured));
+        }
     }
 
     fn keyframe_wanted(&mut self, ssrc: u32, stats: &mut Stats) {
@@ -158,6 +166,7 @@ impl Peer {
                 bytes: facts.bytes,
                 payload_type: types.media,
                 rtx_payload_type: types.rtx,
+                patch: forward.patch,
             }
         });
         let refused = self.egress.push(usize::from(forward.slot.0), copies, now)?;

@@ -30,6 +30,7 @@ mod egress;
 mod engine;
 mod flow;
 mod formats;
+mod frames;
 mod fragment;
 mod ingress;
 mod media_path;

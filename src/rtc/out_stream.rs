@@ -7,13 +7,15 @@ use super::peer::SlotLine;
 use super::retransmit::{Found, SequenceMap, Stretch};
 use super::store::{PacketRef, PacketStore, Stored};
 use crate::command::MediaKind;
-use crate::rtp::extensions::{self, Extension, ExtensionIds, Own};
+use crate::media::{Codec, FrameNumbers, Patch};
+use crate::rtp::extensions::{self, Extension, ExtensionIds, MAX_DESCRIPTOR_BYTES, Own};
 use crate::rtp::header::{FIXED_BYTES, Fixed};
 use crate::rtp::rtcp::{self, SenderInfo};
 use crate::rtp::srtp::{Sealer, SrtpError};
+use crate::rtp::{dependency, vp8, vp9};
 
 /// The original sequence number before an RTX payload (RFC 4588 §4), in bytes.
-pub const OSN_BYTES: usize = 2;
+const OSN_BYTES: usize = 2;
 /// Numbers that may go unused at a time. The room lets no longer gap of a publisher's through (RFC 3550 A.1's
 /// MAX_DROPOUT), so a longer one is of copies that were not sent. After 2^15 of them the receiver would lose count of
 /// the rollovers (RFC 3711 §3.3.1), and nothing it got would be authentic any more.
@@ -30,6 +32,7 @@ pub struct Queued {
     pub slot: u16,
     pub payload_type: u8,
     pub rtx_payload_type: Option<u8>,
+    pub patch: Patch,
     /// The first packet of its frame.
     pub starts_frame: bool,
 }
@@ -121,16 +124,19 @@ impl OutStream {
     }
 
     /// The header extensions of one packet. Never the publisher's MID or RID.
-    pub fn extensions(&self, out: &mut [u8], stored: &Stored, purpose: Purpose, wide: Option<u16>, ntp: u64) -> usize {
+    pub fn extensions(&self, out: &mut [u8], stored: &Stored, queued: &Queued, wide: Option<u16>, ntp: u64) -> usize {
         // Firefox binds a MID to the media SSRC and then drops the RTX SSRC that comes without one.
-        let needs_mid = !self.is_known || purpose != Purpose::Media;
+        let needs_mid = !self.is_known || queued.purpose != Purpose::Media;
         let own = Own {
             mid: needs_mid.then_some(self.mid.as_bytes()),
             transport_sequence_number: wide,
             abs_send_time: Some(clock::abs_send_time(ntp)),
             ..Own::default()
         };
-        extensions::write(out, &self.ids, &own, &stored.values, stored.descriptor.as_deref())
+        let mut patched = [0; MAX_DESCRIPTOR_BYTES];
+        let descriptor =
+            stored.descriptor.as_deref().map(|bytes| patch_descriptor(bytes, stored, queued, &mut patched));
+        extensions::write(out, &self.ids, &own, &stored.values, descriptor)
     }
 
     /// The number of a copy on the wire.
@@ -164,20 +170,23 @@ impl OutStream {
         let Some((fixed, _)) = packet.split_first_chunk_mut::<FIXED_BYTES>() else { return Err(SrtpError::TooShort) };
         Fixed {
             payload_type: queued.payload_type,
-            marker: stored.marker,
+            marker: stored.marker || queued.patch.mark,
             // Truncated on purpose: the wire has the low 16 bits.
             sequence_number: index as u16,
             timestamp: queued.timestamp,
             ssrc,
-            padding: false,
+            padding: stored.is_padding,
             extension: header_bytes > FIXED_BYTES,
         }
         .write(fixed);
         if !is_media {
             self.rtx_next += 1;
-            let payload = header_bytes + OSN_BYTES;
-            packet[header_bytes..payload].copy_from_slice(&(queued.seq as u16).to_be_bytes());
+            let payload = header_bytes + osn_bytes(queued, stored);
+            if payload > header_bytes {
+                packet[header_bytes..payload].copy_from_slice(&(queued.seq as u16).to_be_bytes());
+            }
             packet[payload..payload + stored.payload.len()].copy_from_slice(&stored.payload);
+            patch_payload(&mut packet[payload..], stored.codec, &queued.patch);
             return sealer.seal_rtp_in_place(ssrc, index, packet, header_bytes);
         }
         let is_fresh = self.numbers.note(Stretch {
@@ -187,6 +196,7 @@ impl OutStream {
             timestamp_offset: queued.timestamp.wrapping_sub(stored.timestamp),
             payload_type: queued.payload_type,
             rtx_payload_type: queued.rtx_payload_type,
+            patch: queued.patch,
         });
         if !is_fresh {
             return Err(SrtpError::Replayed);
@@ -195,7 +205,12 @@ impl OutStream {
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(stored.payload.len() as u32);
         self.unreported = true;
-        sealer.seal_rtp(ssrc, index, packet, header_bytes, &stored.payload)
+        if queued.patch.frame == FrameNumbers::default() {
+            return sealer.seal_rtp(ssrc, index, packet, header_bytes, &stored.payload);
+        }
+        packet[header_bytes..header_bytes + stored.payload.len()].copy_from_slice(&stored.payload);
+        patch_payload(&mut packet[header_bytes..], stored.codec, &queued.patch);
+        sealer.seal_rtp_in_place(ssrc, index, packet, header_bytes)
     }
 
     /// A sender report and the stream's name, if something was sent since the last (RFC 3550 §6.4.1).
@@ -213,6 +228,58 @@ impl OutStream {
     }
 }
 
+/// The numbers of the frame go on where those of the source before ended.
+fn patch_payload(payload: &mut [u8], codec: Codec, patch: &Patch) {
+    let FrameNumbers { picture_id, tl0_picture_index, key_index, .. } = patch.frame;
+    match codec {
+        Codec::Vp8 => {
+            vp8::shift(payload, vp8::Offsets { picture_id, tl0_picture_index, key_index });
+        }
+        Codec::Vp9 => {
+            vp9::shift(payload, vp9::Offsets { picture_id, tl0_picture_index });
+        }
+        Codec::Opus | Codec::H264 | Codec::Av1 => {}
+    }
+}
+
+/// The Dependency Descriptor of a copy: its frame's number, and the decode targets that this receiver gets.
+fn patch_descriptor<'a>(bytes: &'a [u8], stored: &Stored, queued: &Queued, patched: &'a mut [u8]) -> &'a [u8] {
+    let Patch { frame: FrameNumbers { frame_number, .. }, active_targets, .. } = queued.patch;
+    if (frame_number, active_targets) == (0, 0) || bytes.len() > patched.len() {
+        return bytes;
+    }
+    let active = (active_targets != 0).then_some(u32::from(active_targets));
+    if let Some(length) = dependency::rewrite(bytes, usize::from(stored.targets), frame_number, active, patched) {
+        return patched.get(..length).unwrap_or(bytes);
+    }
+    let copy = &mut patched[..bytes.len()];
+    copy.copy_from_slice(bytes);
+    dependency::shift(copy, frame_number);
+    copy
+}
+
+/// How many bytes stand before the payload: what is sent again names its number.
+pub fn osn_bytes(queued: &Queued, stored: &Stored) -> usize {
+    if queued.purpose == Purpose::Media || stored.is_padding { 0 } else { OSN_BYTES }
+}
+
+/// Padding in the wake of a packet that was sent, for a probe that has nothing else to send. It goes on the RTX SSRC,
+/// whose numbers nobody waits for.
+pub fn padding(slot: usize, sent: Found) -> Option<Queued> {
+    let (seq, _, stretch) = sent;
+    Some(Queued {
+        packet: PacketStore::PADDING,
+        purpose: Purpose::Probe,
+        seq,
+        timestamp: stretch.timestamp_offset,
+        slot: slot as u16,
+        payload_type: stretch.rtx_payload_type?,
+        rtx_payload_type: None,
+        patch: Patch::default(),
+        starts_frame: false,
+    })
+}
+
 /// A packet that was sent, to be sent again as RTX. Without RTX (RFC 4588) it would have to go under its old number, a
 /// nonce used twice.
 pub fn again(slot: usize, sent: Found, purpose: Purpose, store: &PacketStore) -> Option<Queued> {
@@ -226,6 +293,7 @@ pub fn again(slot: usize, sent: Found, purpose: Purpose, store: &PacketStore) ->
         slot: slot as u16,
         payload_type: stretch.rtx_payload_type?,
         rtx_payload_type: None,
+        patch: stretch.patch,
         starts_frame: false,
     })
 }

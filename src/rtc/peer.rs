@@ -25,6 +25,7 @@ use crate::command::{EndReason, MediaKind, Transport};
 use crate::ids::{IdSource, ParticipantId, SessionId};
 use crate::media::signal::{Request, Signal};
 use crate::media::{EncodingIndex, Seat, SlotIndex, TrackKey};
+use crate::units::Bitrate;
 
 /// str0m may ask to be woken at once; a millisecond later is soon enough and never a busy loop.
 pub const MIN_SLEEP: Duration = Duration::from_millis(1);
@@ -139,6 +140,8 @@ pub enum PeerOutput {
     KeyframeWanted(SlotIndex),
     /// The subscriber's network took too little: the slot's video was given up.
     Starved(SlotIndex),
+    /// What the subscriber's network takes; whether feedback said so.
+    Estimate(Bitrate, bool),
     /// Too much of an encoding was lost to be asked for again.
     Broken(TrackKey, EncodingIndex),
     /// The client closed its PeerConnection, or str0m gave up.

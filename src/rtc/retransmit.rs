@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::store::{PacketRef, RingKey};
+use crate::media::Patch;
 use crate::rtp::numbers::NumberWindow;
 
-/// Stretches of numbering remembered for one stream. A stretch begins with each change of source or encoding; those
-/// of the last second are what a NACK can mean, and nobody changes source 32 times a second.
-const MAX_STRETCHES: usize = 32;
+/// Stretches of numbering remembered for one stream. A stretch begins with each change of source or encoding, and after
+/// each frame of which layers are left out. What a NACK can mean is of the last second, and that has 30 frames or 60.
+const MAX_STRETCHES: usize = 64;
 /// Resends remembered for one stream, so that none is repeated within a round trip.
 const MAX_RESENDS: usize = 64;
 /// Bytes sent again may be this share of the bytes sent, in per cent: at 20 % loss a stream is better thinned.
@@ -30,6 +31,7 @@ pub struct Stretch {
     pub timestamp_offset: u32,
     pub payload_type: u8,
     pub rtx_payload_type: Option<u8>,
+    pub patch: Patch,
 }
 
 impl Stretch {
@@ -41,8 +43,8 @@ impl Stretch {
         let distance_in = next.first_in.wrapping_sub(self.first_in);
         next.first_out >= self.first_out
             && next.first_out - self.first_out == distance_in
-            && (self.ring, self.timestamp_offset, self.payload_type)
-                == (next.ring, next.timestamp_offset, next.payload_type)
+            && (self.ring, self.timestamp_offset, self.payload_type, self.patch)
+                == (next.ring, next.timestamp_offset, next.payload_type, next.patch)
     }
 }
 
@@ -154,6 +156,7 @@ mod tests {
             timestamp_offset: 5,
             payload_type: 96,
             rtx_payload_type: Some(97),
+            patch: Patch::default(),
         }
     }
 

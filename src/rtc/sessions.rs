@@ -103,6 +103,7 @@ impl Engine {
         }
         let ticked = self.with_peer(key, |peer, _| {
             peer.egress.flow().handle_timeout(now);
+            peer.tell_estimate();
             let due = now >= peer.due || peer.is_leaving();
             if due {
                 peer.tick(now);

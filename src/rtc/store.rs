@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::media::Codec;
 use crate::rtp::extensions::Values;
 
 /// A packet younger than this is not overwritten while the ring can grow: a NACK comes a round trip and a retry later
@@ -15,6 +16,8 @@ const KEEP: Duration = Duration::from_millis(1000);
 const MIN_ENTRIES: usize = 64;
 const MAX_ENTRIES: usize = 1024;
 
+/// Padding of one packet, bytes: what its last byte can tell.
+const PADDING_BYTES: u8 = 255;
 /// Packets freed when one is kept.
 const LET_GO_MAX: usize = 4;
 /// A stream of which nothing is kept for this long has fallen silent, and all that is left of it is freed. A shared
@@ -42,10 +45,15 @@ pub struct PacketRef {
 #[derive(Clone)]
 pub struct Stored {
     pub timestamp: u32,
+    pub codec: Codec,
     pub marker: bool,
     pub values: Values,
-    /// An AV1 Dependency Descriptor, if the packet has one.
+    /// A Dependency Descriptor, if the packet has one, and how many decode targets it speaks of; 0 if it is not
+    /// understood.
     pub descriptor: Option<Arc<[u8]>>,
+    pub targets: u8,
+    /// The payload is padding (RFC 3550 §5.1, P).
+    pub is_padding: bool,
     pub payload: Arc<[u8]>,
 }
 
@@ -67,15 +75,37 @@ struct Ring {
 }
 
 /// The rings of one engine.
-#[derive(Default)]
 pub struct PacketStore {
     rings: Vec<Ring>,
+    /// A packet of nothing, for whoever has none to send.
+    padding: Stored,
     free: Vec<u32>,
     /// When to look for silent streams; none while nothing is kept.
     sweep_due: Option<Instant>,
 }
 
+impl Default for PacketStore {
+    fn default() -> Self {
+        let mut payload = [0; PADDING_BYTES as usize];
+        payload[PADDING_BYTES as usize - 1] = PADDING_BYTES;
+        let padding = Stored {
+            timestamp: 0,
+            codec: Codec::Vp8,
+            marker: false,
+            values: Values::default(),
+            descriptor: None,
+            targets: 0,
+            is_padding: true,
+            payload: Arc::from(&payload[..]),
+        };
+        Self { rings: Vec::new(), padding, free: Vec::new(), sweep_due: None }
+    }
+}
+
 impl PacketStore {
+    /// What stands for [padding](Stored::is_padding): always there.
+    pub const PADDING: PacketRef = PacketRef { ring: RingKey { index: u32::MAX, generation: 0 }, seq: 0 };
+
     /// A ring for a new stream.
     pub fn open(&mut self) -> RingKey {
         let index = self.free.pop().unwrap_or_else(|| {
@@ -107,6 +137,9 @@ impl PacketStore {
 
     /// The packet, unless it has been overwritten or its stream has gone.
     pub fn get(&self, reference: PacketRef) -> Option<&Stored> {
+        if reference == Self::PADDING {
+            return Some(&self.padding);
+        }
         let ring = self.rings.get(reference.ring.index as usize)?;
         let entry = ring.entries.get(ring.place(reference.seq)?)?.as_ref()?;
         let same = ring.generation == reference.ring.generation && entry.seq == reference.seq;
@@ -202,9 +235,12 @@ mod tests {
     fn packet(byte: u8) -> Stored {
         Stored {
             timestamp: 0,
+            codec: Codec::Vp8,
             marker: false,
             values: Values::default(),
             descriptor: None,
+            targets: 0,
+            is_padding: false,
             payload: Arc::from(&[byte; 4][..]),
         }
     }

@@ -1,7 +1,11 @@
-//! RTP on the wire: headers, SRTP, RTCP. Pure: bytes in, bytes out; no str0m, no clock, no socket.
+//! RTP on the wire: headers, SRTP, RTCP, payload descriptors. Pure: bytes in, bytes out; no str0m, no clock, no socket.
 
 mod octets;
 pub mod header;
+pub mod dependency;
+pub mod vp8;
+pub mod vp9;
+pub mod red;
 pub mod extensions;
 pub mod rtcp;
 pub mod feedback;

@@ -115,6 +115,17 @@ impl Prober {
             .then(|| Probe { cluster: cluster.id, rate: Bitrate::from_bps(cluster.rate_bps) })
     }
 
+    /// The probe whose result is due: its id and planned bytes.
+    pub fn awaited(&self) -> Option<(u16, u32)> {
+        let cluster = self.clusters[0];
+        matches!(self.state, State::Waiting { .. }).then_some((cluster.id, cluster.bytes))
+    }
+
+    /// Whether no probe is under way.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+
     /// A probe by its id.
     pub fn cluster(&self, id: u16) -> Option<&Cluster> {
         self.clusters.iter().find(|cluster| id != 0 && cluster.id == id)

@@ -1,6 +1,7 @@
 //! The sending side against a receiver with the same keys.
 
 use super::*;
+use crate::media::{Codec, Patch};
 use crate::rtc::demux::{self, Media};
 use crate::rtc::store::{RingKey, Stored};
 use crate::rtp::extensions::Values;
@@ -56,7 +57,21 @@ impl Rig {
     fn push(&mut self, seq: u64) {
         let (timestamp, values) = (seq as u32, Values::default());
         let payload = vec![1; PAYLOAD_BYTES].into();
-        self.store.put(self.ring, seq, Stored { timestamp, marker: true, values, descriptor: None, payload }, self.now);
+        self.store.put(
+            self.ring,
+            seq,
+            Stored {
+                timestamp,
+                codec: Codec::Vp8,
+                marker: true,
+                values,
+                descriptor: None,
+                targets: 0,
+                is_padding: false,
+                payload,
+            },
+            self.now,
+        );
         let copy = Copy {
             packet: PacketRef { ring: self.ring, seq },
             seq,
@@ -66,6 +81,7 @@ impl Rig {
             bytes: PAYLOAD_BYTES,
             payload_type: 96,
             rtx_payload_type: Some(97),
+            patch: Patch::default(),
         };
         assert_eq!(self.egress.push(0, std::iter::once(copy), self.now), Ok(0));
     }

@@ -1,0 +1,133 @@
+//! What each layer of an encoding costs, by counting.
+
+use std::time::{Duration, Instant};
+
+use super::packet::{Frame, Indication, Packet, Scheme};
+use crate::units::Bitrate;
+
+/// Layers told apart; what is above is counted with the highest. WebRTC's scalability modes have three of each.
+const SPATIAL: usize = 4;
+const TEMPORAL: usize = 4;
+/// What a packet is longer on the wire than its payload: RTP header and extensions, SRTP tag, UDP and IP. Bytes.
+const OVERHEAD_BYTES: u64 = 12 + 24 + 16 + 28;
+/// A rate follows a rise by half, a fall by an eighth: an encoder's pause must not look like room for more.
+const RISE: u64 = 2;
+const FALL: u64 = 8;
+/// Nothing is measured over less.
+const MIN_SPAN: Duration = Duration::from_millis(200);
+/// A spatial layer that has been silent for this long while its encoding goes on is not sent any more.
+const LAYER_ALIVE: Duration = Duration::from_millis(1500);
+
+/// The layers of one encoding: rates, sizes, and which are alive.
+#[derive(Debug)]
+pub struct LayerRates {
+    since: Instant,
+    bytes: [[u64; TEMPORAL]; SPATIAL],
+    /// Bits a second.
+    rates: [[u64; TEMPORAL]; SPATIAL],
+    heard: [Option<Instant>; SPATIAL],
+    sizes: [Option<(u16, u16)>; SPATIAL],
+    /// Whoever gets a spatial layer gets none below it but with keyframes (modes `…_KEY`).
+    alone: bool,
+    measured: bool,
+}
+
+impl LayerRates {
+    /// Nothing has come.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            bytes: [[0; TEMPORAL]; SPATIAL],
+            rates: [[0; TEMPORAL]; SPATIAL],
+            heard: [None; SPATIAL],
+            sizes: [None; SPATIAL],
+            alone: false,
+            measured: false,
+        }
+    }
+
+    /// A packet came. Whether it tells of a new size.
+    pub fn note(&mut self, packet: &Packet, now: Instant) -> bool {
+        let frame = &packet.frame;
+        let spatial = usize::from(frame.spatial).min(SPATIAL - 1);
+        if !self.measured && self.heard.iter().all(Option::is_none) {
+            self.since = now;
+        }
+        self.bytes[spatial][usize::from(frame.temporal).min(TEMPORAL - 1)] += packet.bytes as u64 + OVERHEAD_BYTES;
+        self.heard[spatial] = Some(now);
+        if frame.starts && !packet.keyframe {
+            self.alone |= stands_alone(frame);
+        }
+        let news = packet.size.is_some() && self.sizes[spatial] != packet.size;
+        if news {
+            self.sizes[spatial] = packet.size;
+        }
+        news
+    }
+
+    /// Turns what was counted since the last time into rates. An encoding that was silent keeps what it had: it costs
+    /// that again when it comes back.
+    pub fn measure(&mut self, now: Instant) {
+        let span = now.saturating_duration_since(self.since);
+        if span < MIN_SPAN {
+            return;
+        }
+        self.since = now;
+        let bytes = std::mem::take(&mut self.bytes);
+        if bytes.as_flattened().iter().all(|bytes| *bytes == 0) {
+            return;
+        }
+        for (rate, bytes) in self.rates.as_flattened_mut().iter_mut().zip(bytes.as_flattened()) {
+            let new = Bitrate::of(*bytes, span).as_bps();
+            *rate = match *rate {
+                _ if !self.measured => new,
+                old if new > old => old + (new - old) / RISE,
+                old => old - (old - new) / FALL,
+            };
+        }
+        self.measured = true;
+    }
+
+    /// Whether there are rates.
+    pub fn is_measured(&self) -> bool {
+        self.measured
+    }
+
+    /// The highest spatial layer that is sent.
+    pub fn top_spatial(&self) -> u8 {
+        let latest = self.heard.iter().flatten().max();
+        let alive = |heard: &Option<Instant>| heard.zip(latest).is_some_and(|(at, latest)| at + LAYER_ALIVE > *latest);
+        self.heard.iter().rposition(alive).unwrap_or(0) as u8
+    }
+
+    /// The highest temporal layer that there has been lately.
+    pub fn top_temporal(&self) -> u8 {
+        let used = |temporal: &usize| self.rates.iter().any(|rates| rates[*temporal] > 1_000);
+        (0..TEMPORAL).rev().find(used).unwrap_or(0) as u8
+    }
+
+    /// What it costs to send everything up to a layer.
+    pub fn price(&self, spatial: u8, temporal: u8) -> Bitrate {
+        let highest = usize::from(spatial).min(SPATIAL - 1);
+        let lowest = if self.alone { highest } else { 0 };
+        let layers = self.rates[lowest..=highest].iter();
+        Bitrate::from_bps(layers.flat_map(|rates| rates.iter().take(usize::from(temporal) + 1)).sum())
+    }
+
+    /// Width and height of a spatial layer, in pixels.
+    pub fn size(&self, spatial: u8) -> Option<(u16, u16)> {
+        self.sizes.get(usize::from(spatial)).copied().flatten()
+    }
+}
+
+/// Whether a frame is left out for those who get a higher spatial layer.
+fn stands_alone(frame: &Frame) -> bool {
+    match &frame.scheme {
+        Scheme::Spatial { unneeded_above, .. } => *unneeded_above,
+        Scheme::Targets(targets) => {
+            let best = targets.best(u8::MAX, u8::MAX);
+            targets.layer(best).0 > frame.spatial && targets.indication(best) == Indication::NotPresent
+        }
+        Scheme::Whole | Scheme::Temporal { .. } => false,
+    }
+}
