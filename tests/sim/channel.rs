@@ -62,6 +62,8 @@ pub struct Channel {
     pub left: Option<(String, String)>,
     /// Tracks somebody's mute state of which has just been told: `(track, muted)`, for the model.
     pub mutes_told: Vec<(String, bool)>,
+    /// Own encodings that the server has just said are needed or not: `(track, rid, active)`.
+    pub needs_told: Vec<(String, String, bool)>,
     seq: Option<u64>,
 }
 
@@ -115,6 +117,7 @@ impl Channel {
             "participant" => self.participant(message, faults),
             "track" => self.track(message, faults),
             "slots" => self.slots(message, faults),
+            "publish" => self.publish(message, faults),
             "message" => self.messages.push(Heard {
                 from: message["from"].as_str().map(str::to_owned),
                 topic: text(&message["topic"]),
@@ -196,6 +199,19 @@ impl Channel {
                 tracks.remove(&sid);
             }
             other => faults.add(format!("track event {other:?} of a track that is {known} known")),
+        }
+    }
+
+    fn publish(&mut self, message: &Value, faults: &mut Faults) {
+        let track = text(&message["track"]);
+        if !self.own_tracks.contains_key(&track) {
+            faults.add(format!("publish names a track that is not the client's own: {message}"));
+        }
+        for layer in message["layers"].as_array().into_iter().flatten() {
+            match (layer["rid"].as_str(), layer["active"].as_bool()) {
+                (Some(rid), Some(active)) => self.needs_told.push((track.clone(), rid.to_owned(), active)),
+                _ => faults.add(format!("publish lacks a field: {message}")),
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use str0m::{Candidate, Event, Input, Output, Rtc};
 use crate::channel::Channel;
 use crate::check::Faults;
 use crate::decoder::Slot;
+use crate::encoding::Ladder;
 use crate::net::Packet;
 use crate::rng::Rng;
 use crate::source::Publication;
@@ -36,6 +37,8 @@ pub struct ClientConfig {
     pub microphone: bool,
     pub camera: bool,
     pub simulcast: bool,
+    /// The camera adapts, and what is shown is recorded: for the scenarios of quality.
+    pub adaptive: Option<Ladder>,
     pub audio_slots: usize,
     pub video_slots: usize,
 }
@@ -100,6 +103,7 @@ impl Client {
             .clear_codecs()
             .enable_opus(true, false)
             .enable_vp8(true)
+            .enable_vp9(config.adaptive == Some(Ladder::Vp9))
             .build(now);
         let candidate = Candidate::host(config.address, "udp").expect("a host candidate");
         rtc.add_local_candidate(candidate);
@@ -161,7 +165,11 @@ impl Client {
         self.pending = Some((pending, None));
         for (mid, kind, rids) in published {
             let track = TrackKey { client: config.index, number: self.publications.len() };
-            self.publications.push(Publication::new(track, mid, kind, &rids, &mut self.rng));
+            let mut publication = Publication::new(track, mid, kind, &rids, &mut self.rng);
+            if let Some(ladder) = config.adaptive.filter(|_| kind == MediaKind::Video) {
+                publication = publication.adaptive(ladder, &mut self.rng);
+            }
+            self.publications.push(publication);
         }
         offer.to_sdp_string()
     }
@@ -374,7 +382,10 @@ impl Client {
                 self.channel_open = true;
             }
             Event::ChannelClose(_) => self.channel_open = false,
-            Event::ChannelData(data) if self.config.is_member() => self.channel.receive(&data.data, now, faults),
+            Event::ChannelData(data) if self.config.is_member() => {
+                self.channel.receive(&data.data, now, faults);
+                self.obey();
+            }
             Event::ChannelData(data) => self.frames.push(data.data),
             Event::KeyframeRequest(request) => {
                 self.asked.push(Asked { mid: request.mid, rid: request.rid, sent_at: cause });
@@ -384,6 +395,16 @@ impl Client {
             Event::RtpPacket(packet) => self.handle_rtp(&packet, now, faults),
             Event::Closed => self.closed = true,
             _ => {}
+        }
+    }
+
+    /// Sends the encodings that are needed.
+    fn obey(&mut self) {
+        for (sid, rid, needed) in std::mem::take(&mut self.channel.needs_told) {
+            let own = (0..self.publications.len()).find(|number| self.own_track(*number).as_ref() == Some(&sid));
+            if let Some(number) = own {
+                self.publications[number].set_needed(&rid, needed);
+            }
         }
     }
 

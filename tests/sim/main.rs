@@ -7,6 +7,8 @@ mod channel;
 mod check;
 mod client;
 mod decoder;
+mod descriptor;
+mod encoding;
 mod events;
 mod forwarding;
 mod harness;

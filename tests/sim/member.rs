@@ -8,6 +8,7 @@ use stube::command::{Command, EndReason, Grants, OpenSession, Profile, Purpose};
 use stube::ids::{Identity, ParticipantId, RoomId, SessionId, Text};
 
 use crate::client::{Client, ClientConfig};
+use crate::encoding::Ladder;
 use crate::net::Host;
 
 /// Who joins, how.
@@ -20,6 +21,7 @@ pub struct Joiner {
     pub microphone: bool,
     pub camera: bool,
     pub simulcast: bool,
+    pub adaptive: Option<Ladder>,
     pub audio_slots: usize,
     pub video_slots: usize,
 }
@@ -35,6 +37,7 @@ impl Default for Joiner {
             microphone: true,
             camera: true,
             simulcast: false,
+            adaptive: None,
             audio_slots: 8,
             video_slots: 8,
         }
@@ -195,6 +198,7 @@ impl Joiner {
             microphone: self.microphone,
             camera: self.camera,
             simulcast: self.simulcast,
+            adaptive: self.adaptive,
             audio_slots: self.audio_slots,
             video_slots: self.video_slots,
         }
