@@ -23,6 +23,7 @@ use crate::rng::Rng;
 use crate::source::Publication;
 use crate::stamp::{Stamp, TrackKey};
 use crate::toy_dtls;
+use crate::viewer::{Received, Viewer};
 
 /// How often a client looks at its decoders.
 const DECODER_TICK: Duration = Duration::from_millis(100);
@@ -150,7 +151,9 @@ impl Client {
         for (kind, count) in [(MediaKind::Audio, config.audio_slots), (MediaKind::Video, config.video_slots)] {
             for _ in 0..count {
                 let mid = sdp.add_media(kind, Direction::RecvOnly, None, None, None);
-                self.slots.push(Slot::new(mid, kind));
+                let mut slot = Slot::new(mid, kind);
+                slot.viewer = config.adaptive.map(|_| Viewer::default());
+                self.slots.push(slot);
             }
         }
         let channel = sdp.add_channel_with_config(ChannelConfig {
@@ -418,6 +421,15 @@ impl Client {
         self.mids.insert(*ssrc, slot.mid);
         if *slot.ssrc.get_or_insert(*ssrc) != *ssrc {
             faults.add(format!("slot {} has changed its SSRC", slot.mid));
+        }
+        if let Some(viewer) = &mut slot.viewer {
+            if slot.kind == MediaKind::Audio {
+                return viewer.count(packet.payload.len(), now);
+            }
+            return match Received::parse(packet) {
+                Ok(received) => viewer.receive(received, now),
+                Err(what) => faults.add(format!("slot {}: {what}", slot.mid)),
+            };
         }
         let stamp = match slot.kind {
             MediaKind::Audio => Stamp::parse_opus(&packet.payload),

@@ -6,6 +6,7 @@
 mod channel;
 mod check;
 mod client;
+mod continuity;
 mod decoder;
 mod descriptor;
 mod encoding;
@@ -27,6 +28,7 @@ mod stamp;
 mod tap;
 mod toy_dtls;
 mod trace;
+mod viewer;
 mod world;
 
 use plan::Plan;

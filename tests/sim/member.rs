@@ -232,3 +232,8 @@ pub fn public_address(index: usize, ipv6: bool) -> SocketAddr {
     };
     SocketAddr::new(ip, 40_000)
 }
+
+/// Where the server sees a member that has gone over to a mobile network.
+pub fn mobile_address(index: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(198, 18, 0, index as u8 + 2))
+}
