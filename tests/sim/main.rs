@@ -19,6 +19,7 @@ mod member;
 mod model;
 mod net;
 mod plan;
+mod quality;
 mod rng;
 mod scenarios;
 mod seal;
