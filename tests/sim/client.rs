@@ -424,7 +424,7 @@ impl Client {
         }
         if let Some(viewer) = &mut slot.viewer {
             if slot.kind == MediaKind::Audio {
-                return viewer.count(packet.payload.len(), now);
+                return viewer.hear(now);
             }
             return match Received::parse(packet) {
                 Ok(received) => viewer.receive(received, now),

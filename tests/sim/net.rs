@@ -237,6 +237,11 @@ impl Net {
         self.hosts[host.0].down.shaper.as_ref().map(|shaper| shaper.carried).unwrap_or_default()
     }
 
+    /// What the shaped downlink of a host carries then; `None` is no limit.
+    pub fn capacity_down(&self, host: Host, now: Instant) -> Option<f64> {
+        self.hosts[host.0].down.shaper.as_ref()?.capacity(now)
+    }
+
     /// Cuts a host off, or ends that. What is underway still arrives.
     pub fn set_partitioned(&mut self, host: Host, cut: bool) {
         let attachment = &mut self.hosts[host.0];

@@ -2,14 +2,16 @@
 //!
 //! `SIM_QUALITY=all cargo test --test sim quality_figures -- --nocapture` plays every scenario and prints the table;
 //! in place of `all`, a part of a name plays the scenarios with that name. `SIM_SEEDS=5` plays fewer seeds, `SIM_SEED=7`
-//! only that one.
+//! only that one, and tells what every viewer saw in each second.
 
+mod diary;
 mod figures;
 mod links;
 mod rooms;
 mod stage;
 mod table;
 mod trouble;
+mod watch;
 
 use std::time::Duration;
 
@@ -18,7 +20,8 @@ use crate::from_environment;
 use crate::seal;
 use crate::shaper::Link;
 use figures::Figure;
-use stage::{Stage, Window};
+use stage::Stage;
+use watch::Window;
 
 /// Seeds of an ordinary run of the table.
 const SEEDS: u64 = 20;
@@ -35,7 +38,7 @@ const fn row(name: &'static str, play: fn(&mut Stage) -> Vec<Figure>) -> Scenari
 }
 
 /// The table.
-const SCENARIOS: [Scenario; 19] = [
+const SCENARIOS: [Scenario; 22] = [
     row("steady_300k", links::steady_300k),
     row("steady_1m", links::steady_1m),
     row("steady_3m", links::steady_3m),
@@ -55,6 +58,9 @@ const SCENARIOS: [Scenario; 19] = [
     row("nobody_starves", rooms::nobody_starves),
     row("fresh_joiner", rooms::fresh_joiner),
     row("wifi_to_mobile", rooms::wifi_to_mobile),
+    row("tile_grows", rooms::tile_grows),
+    row("priorities", rooms::priorities),
+    row("encoding_ceases", rooms::encoding_ceases),
 ];
 
 /// Plays one scenario with one seed on a thread of its own.
@@ -62,7 +68,11 @@ pub fn play(scenario: Scenario, seed: u64) -> table::Run {
     seal::sealed(seed, move |start| {
         let mut stage = Stage::new(seed, start);
         let figures = (scenario.play)(&mut stage);
-        table::Run::of(&stage, figures)
+        let mut run = table::Run::of(&stage, figures);
+        if from_environment("SIM_SEED").is_some() {
+            run.diary = diary::diary(&stage);
+        }
+        run
     })
 }
 

@@ -115,6 +115,19 @@ pub struct Carried {
     pub longest_wait: Duration,
 }
 
+impl Carried {
+    /// What has come since. The longest wait stays that of the whole time.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            packets: self.packets - before.packets,
+            bytes: self.bytes - before.bytes,
+            overflowed: self.overflowed - before.overflowed,
+            lost: self.lost - before.lost,
+            longest_wait: self.longest_wait,
+        }
+    }
+}
+
 /// A link at work.
 #[derive(Debug)]
 pub struct Shaper {
@@ -154,6 +167,11 @@ impl Shaper {
     pub fn change(&mut self, link: Link) {
         self.losses = Losses::new(link.loss);
         self.link = link;
+    }
+
+    /// What the bottleneck carries then.
+    pub fn capacity(&self, now: Instant) -> Option<f64> {
+        self.link.capacity.at((now - self.start).as_secs_f64())
     }
 
     /// How often the link carries the next packet.

@@ -55,6 +55,8 @@ pub struct Layer {
     encoding: Option<Encoding>,
     /// The server has said that somebody needs it.
     needed: bool,
+    /// The client can make it now.
+    able: bool,
 }
 
 impl Publication {
@@ -73,6 +75,7 @@ impl Publication {
             keyframe_wanted: true,
             encoding: None,
             needed: true,
+            able: true,
         });
         Self {
             track,
@@ -98,6 +101,14 @@ impl Publication {
         }
         self.ladder = Some(ladder);
         self
+    }
+
+    /// The client itself stops an encoding or takes it up again.
+    pub fn set_sending(&mut self, rid: &str, sends: bool) {
+        for layer in self.layers.iter_mut().filter(|layer| layer.rid.as_deref() == Some(rid)) {
+            layer.keyframe_wanted |= sends && !layer.able;
+            layer.able = sends;
+        }
     }
 
     fn frame_time(&self) -> Duration {
@@ -169,7 +180,7 @@ impl Publication {
         };
         let timestamp = self.first_timestamp.wrapping_add(frame.wrapping_mul(self.frame_ticks()));
         let extensions = self.extensions(frame);
-        for (index, layer) in self.layers.iter_mut().enumerate().filter(|(_, layer)| layer.needed) {
+        for (index, layer) in self.layers.iter_mut().enumerate().filter(|(_, layer)| layer.needed && layer.able) {
             let mut api = rtc.direct_api();
             // Not there before the answer is in, or where the server has declined the encoding.
             let Some(stream) = api.stream_tx_by_mid(self.mid, layer.rid) else { continue };

@@ -29,7 +29,6 @@ pub struct Received {
     pub sequence: u64,
     pub timestamp: u32,
     pub marker: bool,
-    pub bytes: usize,
     pub stamp: Stamp,
     pub described: Described,
 }
@@ -39,7 +38,7 @@ impl Received {
     pub fn parse(packet: &RtpPacket) -> Result<Self, &'static str> {
         let (stamp, described) = Stamp::parse_layered(&packet.payload)?;
         let (sequence, timestamp) = (*packet.seq_no, packet.header.timestamp);
-        Ok(Self { sequence, timestamp, marker: packet.header.marker, bytes: packet.payload.len(), stamp, described })
+        Ok(Self { sequence, timestamp, marker: packet.header.marker, stamp, described })
     }
 }
 
@@ -72,15 +71,12 @@ pub struct Viewer {
     end: Option<u64>,
     stuck_since: Option<Instant>,
     requested: Option<Instant>,
+    last_packet: Option<Instant>,
     pub continuity: Continuity,
     /// Pictures shown, in order.
     pub shown: Vec<Shown>,
-    /// Bytes of payload received, by second since the first packet.
-    pub bytes_by_second: Vec<usize>,
-    pub first_packet: Option<Instant>,
-    pub last_packet: Option<Instant>,
-    /// The longest time between two packets, for audio.
-    pub longest_silence: Duration,
+    /// When packets came, of audio.
+    pub arrivals: Vec<Instant>,
     pub keyframe_requests: Vec<Instant>,
 }
 
@@ -107,22 +103,14 @@ impl Assembly {
 }
 
 impl Viewer {
-    /// Takes note of a packet, of whatever kind.
-    pub fn count(&mut self, bytes: usize, now: Instant) {
-        let first = *self.first_packet.get_or_insert(now);
-        if let Some(last) = self.last_packet.replace(now) {
-            self.longest_silence = self.longest_silence.max(now - last);
-        }
-        let second = (now - first).as_secs() as usize;
-        if self.bytes_by_second.len() <= second {
-            self.bytes_by_second.resize(second + 1, 0);
-        }
-        self.bytes_by_second[second] += bytes;
+    /// Takes a packet of audio.
+    pub fn hear(&mut self, now: Instant) {
+        self.arrivals.push(now);
     }
 
     /// Takes a packet of video.
     pub fn receive(&mut self, packet: Received, now: Instant) {
-        self.count(packet.bytes, now);
+        self.last_packet = Some(now);
         self.stuck_since.get_or_insert(now);
         let Some(first) = packet.sequence.checked_sub(u64::from(packet.stamp.packet)) else {
             return self.continuity.add("a stream begins inside a frame, near zero");
@@ -258,7 +246,7 @@ mod tests {
                 let (stamp, described) = Stamp::parse_layered(payload).expect("it reads back");
                 let (timestamp, marker) = (frame * 3000, index + 1 == count);
                 sequence += 1;
-                Received { sequence, timestamp, marker, bytes: payload.len(), stamp, described }
+                Received { sequence, timestamp, marker, stamp, described }
             });
             packets.collect()
         };

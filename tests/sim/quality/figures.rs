@@ -1,6 +1,7 @@
 //! What is measured of a run, and the limits it is held to.
 
-use super::stage::{Stage, Window};
+use super::stage::Stage;
+use super::watch::{Window, longest_gap};
 
 /// What a figure must be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,7 +64,7 @@ pub fn seen(stage: &Stage, viewer: usize, publisher: usize, expected: Expected) 
     let (up, down) = watch.switches(window);
     let per_30_s = (up + down) as f64 * 30.0 / window.seconds();
     let mut figures = vec![
-        Figure::new("usual height", f64::from(watch.usual_height(window)), Limit::None),
+        Figure::new("usual height", f64::from(watch.usual_height(window)), Limit::AtLeast(f64::from(height))),
         Figure::new(
             format!("share of {height} and more, %"),
             100.0 * watch.share(height, window),
@@ -76,7 +77,7 @@ pub fn seen(stage: &Stage, viewer: usize, publisher: usize, expected: Expected) 
         first_picture(stage, viewer, publisher),
     ];
     figures.extend(link(stage, viewer, window));
-    figures.extend(soundness(stage, viewer));
+    figures.extend(soundness(stage, viewer, window));
     figures
 }
 
@@ -89,24 +90,31 @@ fn first_picture(stage: &Stage, viewer: usize, publisher: usize) -> Figure {
 }
 
 /// What a viewer's link carried, and what the server thought of it.
-fn link(stage: &Stage, viewer: usize, window: Window) -> Vec<Figure> {
-    let carried = stage.world.net.carried_down(stage.world.members[viewer].host);
+pub fn link(stage: &Stage, viewer: usize, window: Window) -> Vec<Figure> {
+    let carried = stage.carried(viewer, window);
     let estimate = stage.estimate(viewer, window).map_or(f64::NAN, |bps| bps / 1000.0);
     let offered = (carried.packets + carried.overflowed).max(1) as f64;
     vec![
         Figure::new("estimate, kbit/s", estimate, Limit::None),
+        Figure::new("received, kbit/s", received(stage, viewer, window), Limit::None),
         Figure::new("queue at most, ms", carried.longest_wait.as_secs_f64() * 1000.0, Limit::None),
         Figure::new("overflowed, %", 100.0 * carried.overflowed as f64 / offered, Limit::None),
     ]
 }
 
+/// What a viewer's link carried, in kbit/s.
+pub fn received(stage: &Stage, viewer: usize, window: Window) -> f64 {
+    stage.carried(viewer, window).bytes as f64 * 8.0 / 1000.0 / window.seconds()
+}
+
 /// What must hold on any link: sound comes first, and what is shown is one stream.
-pub fn soundness(stage: &Stage, viewer: usize) -> Vec<Figure> {
-    let silence = stage.viewers(viewer, false).map(|viewer| viewer.longest_silence).max().unwrap_or_default();
+pub fn soundness(stage: &Stage, viewer: usize, window: Window) -> Vec<Figure> {
+    let heard = stage.heard(viewer);
+    let silence = longest_gap(heard.into_iter().filter(|at| (window.from..window.to).contains(at)), window);
     let requests: usize = stage.viewers(viewer, true).map(|viewer| viewer.keyframe_requests.len()).sum();
     let breaks: u64 = stage.viewers(viewer, true).flat_map(|viewer| viewer.continuity.breaks.values()).sum();
     vec![
-        Figure::new("longest silence, ms", silence.as_secs_f64() * 1000.0, Limit::None),
+        Figure::new("longest silence, ms", 1000.0 * silence, Limit::AtMost(400.0)),
         Figure::new("key frames asked for", requests as f64, Limit::None),
         Figure::new("breaks in numbering", breaks as f64, Limit::AtMost(0.0)),
     ]

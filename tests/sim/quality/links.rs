@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::figures::{Expected, Figure, Limit, seen};
-use super::stage::{Stage, Window};
+use super::stage::Stage;
+use super::watch::Window;
 use crate::encoding::Ladder;
 use crate::shaper::{Capacity, Link};
 

@@ -5,38 +5,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::watch::{Watch, Window};
 use crate::encoding::Ladder;
 use crate::member::{Joiner, mobile_address};
 use crate::net::Conditions;
-use crate::shaper::Link;
+use crate::shaper::{Carried, Link};
 use crate::stamp::TrackKey;
 use crate::viewer::{Shown, Viewer};
 use crate::world::World;
 
 /// How often the stage looks.
 const LOOK: Duration = Duration::from_millis(100);
-/// A picture that stands longer is frozen, and its layer no longer counts as shown.
-const FROZEN: f64 = 0.5;
-/// How long a layer has to hold to count as reached, and how much of that time it has to be shown.
-const HOLD: f64 = 2.0;
-const HELD_SHARE: f64 = 0.9;
-
-/// Part of a run, in seconds.
-#[derive(Debug, Clone, Copy)]
-pub struct Window {
-    pub from: f64,
-    pub to: f64,
-}
-
-impl Window {
-    pub const fn new(from: f64, to: f64) -> Self {
-        Self { from, to }
-    }
-
-    pub fn seconds(self) -> f64 {
-        self.to - self.from
-    }
-}
 
 /// What could be seen at one look.
 #[derive(Debug, Default)]
@@ -44,6 +23,10 @@ pub struct Look {
     pub at: f64,
     /// In bit/s, by member.
     pub estimates: BTreeMap<usize, u64>,
+    /// What the viewers' downlinks have carried so far.
+    pub carried: BTreeMap<usize, Carried>,
+    /// Packets that each encoding of each camera has sent so far.
+    pub sent: BTreeMap<TrackKey, Vec<u32>>,
     /// Tracks that a member's slots say are paused.
     pub paused: BTreeSet<(usize, TrackKey)>,
 }
@@ -52,8 +35,21 @@ pub struct Look {
 pub struct Stage {
     pub world: World,
     pub looks: Vec<Look>,
-    /// Height of a viewer's tiles, and the tracks it has last said it wants.
-    wishes: BTreeMap<usize, (u16, Vec<String>)>,
+    wishes: BTreeMap<usize, Wish>,
+}
+
+/// A tile: track, height in pixels, priority.
+type Tile = (String, u16, i64);
+
+/// What a viewer wants.
+#[derive(Debug, Default)]
+struct Wish {
+    /// Of its tiles.
+    height: u16,
+    /// Who stands in a large tile, before all others.
+    favourite: Option<usize>,
+    /// The tiles it has last asked for.
+    said: Vec<Tile>,
 }
 
 /// The server's estimate of a member's downlink, in bit/s.
@@ -89,7 +85,7 @@ impl Stage {
             ..Self::joiner(ladder)
         };
         let viewer = self.join(&joiner, up, down);
-        self.wishes.insert(viewer, (height, Vec::new()));
+        self.wishes.insert(viewer, Wish { height, ..Wish::default() });
         viewer
     }
 
@@ -131,19 +127,44 @@ impl Stage {
         }
     }
 
+    /// A viewer's tiles have another height from now on.
+    pub fn resize(&mut self, viewer: usize, height: u16) {
+        self.wishes.entry(viewer).or_default().height = height;
+        self.wish();
+    }
+
+    /// A viewer puts somebody into a large tile, before all others.
+    pub fn favour(&mut self, viewer: usize, publisher: usize) {
+        self.wishes.entry(viewer).or_default().favourite = Some(publisher);
+        self.wish();
+    }
+
+    /// A publisher's browser stops an encoding or takes it up again, as it does when its processor or uplink is full.
+    pub fn set_sending(&mut self, publisher: usize, rid: &str, sends: bool) {
+        let publications = self.world.members[publisher].client.publications.iter_mut();
+        publications.for_each(|publication| publication.set_sending(rid, sends));
+    }
+
     /// Viewers want every camera they have heard of.
     fn wish(&mut self) {
-        for (member, (height, said)) in &mut self.wishes {
+        for (member, wish) in &mut self.wishes {
             let told = self.world.members[*member].client.channel.others.values().flat_map(|told| &told.tracks);
-            let tracks: Vec<String> =
-                told.filter(|(_, track)| track.kind == "video").map(|(sid, _)| sid.clone()).collect();
-            if tracks == *said {
+            let cameras = told.filter(|(_, track)| track.kind == "video").map(|(sid, _)| sid);
+            let tile = |sid: &String| {
+                let owner = self.world.model.tracks.get(sid).map(|track| track.client);
+                let favoured = owner.is_some() && owner == wish.favourite;
+                if favoured { (sid.clone(), 720, 10) } else { (sid.clone(), wish.height, 0) }
+            };
+            let tiles: Vec<Tile> = cameras.map(tile).collect();
+            if tiles == wish.said {
                 continue;
             }
-            let video: Vec<_> = tracks.iter().map(|sid| json!({"track": sid, "height": *height})).collect();
-            let want = json!({"type": "want", "video": video, "audio": "auto"});
+            let video = tiles
+                .iter()
+                .map(|(track, height, priority)| json!({"track": track, "height": height, "priority": priority}));
+            let want = json!({"type": "want", "video": video.collect::<Vec<_>>(), "audio": "auto"});
             if self.world.with(*member, |member, now, faults| member.client.say(&want, now, faults)) {
-                *said = tracks;
+                wish.said = tiles;
             }
         }
     }
@@ -152,10 +173,15 @@ impl Stage {
         let mut look = Look { at: (self.world.now - self.world.start).as_secs_f64(), ..Look::default() };
         for member in self.wishes.keys().copied() {
             look.estimates.extend(estimate(&self.world, member).map(|bps| (member, bps)));
+            look.carried.insert(member, self.world.net.carried_down(self.world.members[member].host));
             let slots = self.world.members[member].client.channel.slots.values();
             let paused = slots.filter(|slot| slot.state == "paused").filter_map(|slot| slot.track.as_ref());
             let tracks = paused.filter_map(|sid| self.world.model.tracks.get(sid));
             look.paused.extend(tracks.map(|track| (member, *track)));
+        }
+        let publications = self.world.members.iter().flat_map(|member| &member.client.publications);
+        for camera in publications.filter(|publication| publication.kind.is_video()) {
+            look.sent.insert(camera.track, camera.layers.iter().map(|layer| layer.serial).collect());
         }
         self.looks.push(look);
     }
@@ -183,6 +209,29 @@ impl Stage {
         Watch { shown: shown.into_iter().map(|shown| ((shown.at - start).as_secs_f64(), shown)).collect() }
     }
 
+    /// When a member has heard something, by second.
+    pub fn heard(&self, member: usize) -> Vec<f64> {
+        let start = self.world.start;
+        let all = self.viewers(member, false).flat_map(|viewer| &viewer.arrivals);
+        let mut times: Vec<f64> = all.map(|at| (*at - start).as_secs_f64()).collect();
+        times.sort_by(f64::total_cmp);
+        times
+    }
+
+    /// What a viewer's downlink has carried in a window.
+    pub fn carried(&self, member: usize, window: Window) -> Carried {
+        let at = |second: f64| {
+            let look = self.looks.iter().rev().find(|look| look.at <= second);
+            look.and_then(|look| look.carried.get(&member)).copied().unwrap_or_default()
+        };
+        at(window.to).since(at(window.from))
+    }
+
+    /// The viewers.
+    pub fn audience(&self) -> impl Iterator<Item = usize> {
+        self.wishes.keys().copied()
+    }
+
     /// The median of the server's estimates in a window, in bit/s.
     pub fn estimate(&self, member: usize, window: Window) -> Option<f64> {
         let looks = self.looks.iter().filter(|look| (window.from..window.to).contains(&look.at));
@@ -190,84 +239,4 @@ impl Stage {
         estimates.sort_unstable();
         estimates.get(estimates.len() / 2).map(|bps| *bps as f64)
     }
-}
-
-/// The pictures of one camera that one member has seen, by second.
-#[derive(Debug)]
-pub struct Watch {
-    pub shown: Vec<(f64, Shown)>,
-}
-
-impl Watch {
-    fn within(&self, window: Window) -> impl Iterator<Item = &(f64, Shown)> {
-        self.shown.iter().filter(move |(at, _)| (window.from..window.to).contains(at))
-    }
-
-    /// How long each height stood in a window, in seconds; 0 is nothing.
-    pub fn heights(&self, window: Window) -> BTreeMap<u16, f64> {
-        let mut heights = BTreeMap::new();
-        let mut rest = window.seconds();
-        for (index, (at, shown)) in self.shown.iter().enumerate() {
-            let next = self.shown.get(index + 1).map_or(f64::INFINITY, |(next, _)| *next).min(at + FROZEN);
-            let stood = next.min(window.to) - at.max(window.from);
-            if stood > 0.0 {
-                *heights.entry(shown.height()).or_default() += stood;
-                rest -= stood;
-            }
-        }
-        heights.insert(0, rest.max(0.0));
-        heights
-    }
-
-    /// The share of a window in which at least this height stood.
-    pub fn share(&self, height: u16, window: Window) -> f64 {
-        self.heights(window).range(height..).map(|(_, seconds)| seconds).sum::<f64>() / window.seconds()
-    }
-
-    /// The height that stood longest in a window.
-    pub fn usual_height(&self, window: Window) -> u16 {
-        let heights = self.heights(window).into_iter();
-        heights.max_by(|one, other| one.1.total_cmp(&other.1)).map_or(0, |(height, _)| height)
-    }
-
-    /// Pictures a second.
-    pub fn rate(&self, window: Window) -> f64 {
-        self.within(window).count() as f64 / window.seconds()
-    }
-
-    /// The longest time in a window without a new picture.
-    pub fn longest_gap(&self, window: Window) -> f64 {
-        let times = self.within(window).map(|(at, _)| *at);
-        longest_gap(times, window)
-    }
-
-    /// Switches to a higher and to a lower layer in a window.
-    pub fn switches(&self, window: Window) -> (usize, usize) {
-        let steps: Vec<usize> = self.within(window).map(|(_, shown)| shown.step).collect();
-        let count = |turns: fn(&[usize]) -> bool| steps.windows(2).filter(|pair| turns(pair)).count();
-        (count(|pair| pair[0] < pair[1]), count(|pair| pair[0] > pair[1]))
-    }
-
-    /// The first second from `from` on in which at least this height stands, however short.
-    pub fn first(&self, height: u16, from: f64) -> Option<f64> {
-        self.shown.iter().find(|(at, shown)| *at >= from && shown.height() >= height).map(|(at, _)| *at)
-    }
-
-    /// The first second from `from` on from which at least this height holds.
-    pub fn held(&self, height: u16, from: f64) -> Option<f64> {
-        let candidates = self.shown.iter().filter(|(at, shown)| *at >= from && shown.height() >= height);
-        let mut times = candidates.map(|(at, _)| *at);
-        times.find(|at| self.share(height, Window::new(*at, at + HOLD)) >= HELD_SHARE)
-    }
-}
-
-/// The longest time in a window without one of these, which are in order.
-pub fn longest_gap(times: impl Iterator<Item = f64>, window: Window) -> f64 {
-    let mut last = window.from;
-    let mut longest: f64 = 0.0;
-    for time in times.chain([window.to]) {
-        longest = longest.max(time - last);
-        last = time;
-    }
-    longest
 }

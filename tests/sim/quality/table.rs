@@ -19,6 +19,8 @@ pub struct Run {
     pub datagrams: u64,
     /// What the world itself found wrong, and which numbers broke.
     pub remarks: Vec<String>,
+    /// Second by second, where one seed is played.
+    pub diary: String,
 }
 
 impl Run {
@@ -37,7 +39,7 @@ impl Run {
         }
         remarks.extend(breaks.into_iter().map(|(what, times)| format!("{what} ({times} ×)")));
         let seconds = (world.now - world.start).as_secs_f64();
-        Self { figures, seconds, datagrams: world.trace.datagrams, remarks }
+        Self { figures, seconds, datagrams: world.trace.datagrams, remarks, diary: String::new() }
     }
 }
 
@@ -140,6 +142,7 @@ impl Measured {
         remarks.iter().take(4).for_each(|remark| {
             let _ = writeln!(self.text, "    {remark}");
         });
+        good.iter().for_each(|(_, run)| self.text.push_str(&run.diary));
     }
 }
 

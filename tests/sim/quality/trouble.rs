@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::figures::{Expected, Figure, Limit, seen};
 use super::links::{UPLINK, pair};
-use super::stage::{Stage, Window};
+use super::stage::Stage;
+use super::watch::Window;
 use crate::encoding::Ladder;
 use crate::loss::Loss;
 use crate::seal;
