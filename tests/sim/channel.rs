@@ -246,3 +246,17 @@ impl Channel {
         }
     }
 }
+
+#[test]
+fn publish_says_which_encodings_are_needed() {
+    let track = serde_json::json!({"sid": "TR_1", "kind": "video", "source": "camera", "muted": false});
+    let mut channel = Channel { own_tracks: [parse_track(&track)].into(), ..Channel::default() };
+    let mut faults = Faults::default();
+    let layers = serde_json::json!([{"rid": "q", "active": true}, {"rid": "f", "active": false}]);
+    channel.publish(&serde_json::json!({"track": "TR_1", "layers": layers}), &mut faults);
+    let told = |rid: &str, active| ("TR_1".to_owned(), rid.to_owned(), active);
+    assert_eq!(channel.needs_told, [told("q", true), told("f", false)]);
+    assert!(faults.is_empty());
+    channel.publish(&serde_json::json!({"track": "TR_2", "layers": []}), &mut faults);
+    assert!(!faults.is_empty(), "it is not the client's own");
+}

@@ -401,8 +401,8 @@ impl Client {
         }
     }
 
-    /// Sends the encodings that are needed.
-    fn obey(&mut self) {
+    /// Sends the encodings that the server has said are needed.
+    pub fn obey(&mut self) {
         for (sid, rid, needed) in std::mem::take(&mut self.channel.needs_told) {
             let own = (0..self.publications.len()).find(|number| self.own_track(*number).as_ref() == Some(&sid));
             if let Some(number) = own {

@@ -114,3 +114,34 @@ fn quality_equipment_works() {
         assert_eq!(run(5), run(5), "seed 5 gives two traces");
     }
 }
+
+/// A publisher stops what is not needed, and begins it again with a key frame.
+#[test]
+fn quality_publishers_obey() {
+    seal::sealed(6, |start| {
+        let mut stage = Stage::new(6, start);
+        let publisher = stage.publisher(Ladder::Vp8, Link::CLEAN);
+        let viewer = stage.viewer(Ladder::Vp8, Link::CLEAN, 1, 720);
+        let need = |stage: &mut Stage, needed: bool| {
+            stage.world.with(publisher, |member, _, _| {
+                let number = member.client.publications.len() - 1;
+                let sid = member.client.own_track(number).expect("it has been welcomed");
+                member.client.channel.needs_told.push((sid, "f".to_owned(), needed));
+                member.client.obey();
+            });
+        };
+        let sent = |stage: &Stage| stage.looks.last().expect("it has looked").sent[&stage.camera(publisher)].clone();
+        stage.run_until(Duration::from_secs(4));
+        need(&mut stage, false);
+        let before = sent(&stage);
+        stage.run_until(Duration::from_secs(10));
+        let after = sent(&stage);
+        assert!(after[0] > before[0] && after[1] > before[1] && after[2] == before[2], "{before:?} then {after:?}");
+        need(&mut stage, true);
+        stage.run_until(Duration::from_secs(14));
+        assert!(sent(&stage)[2] > before[2]);
+        let watch = stage.watch(viewer, publisher);
+        assert_eq!(watch.usual_height(Window::new(8.0, 10.0)), 360);
+        assert_eq!(watch.usual_height(Window::new(12.0, 14.0)), 720);
+    });
+}

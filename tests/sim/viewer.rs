@@ -73,6 +73,8 @@ pub struct Viewer {
     requested: Option<Instant>,
     last_packet: Option<Instant>,
     pub continuity: Continuity,
+    /// Frames whose end never came though nothing was lost: the server went over to another encoding inside them.
+    pub cut_short: u64,
     /// Pictures shown, in order.
     pub shown: Vec<Shown>,
     /// When packets came, of audio.
@@ -119,6 +121,9 @@ impl Viewer {
             return;
         }
         let (stamp, described) = (packet.stamp, packet.described);
+        if !self.frames.contains_key(&first) {
+            self.notice_cut(first, first + u64::from(stamp.packets) - 1);
+        }
         let frame = self.frames.entry(first).or_insert(Assembly {
             stamp,
             described,
@@ -145,6 +150,13 @@ impl Viewer {
         while self.frames.len() > WAITING {
             self.frames.pop_first();
         }
+    }
+
+    /// Whether a new frame takes numbers that a frame beside it should have: then one of them will never be whole.
+    fn notice_cut(&mut self, first: u64, last: u64) {
+        let before = self.frames.range(..first).next_back().is_some_and(|(at, frame)| frame.last(*at) >= first);
+        let after = self.frames.range(first + 1..).next().is_some_and(|(at, _)| *at <= last);
+        self.cut_short += u64::from(before) + u64::from(after);
     }
 
     fn is_decodable(&self, stamp: &Stamp) -> bool {

@@ -112,10 +112,12 @@ pub fn soundness(stage: &Stage, viewer: usize, window: Window) -> Vec<Figure> {
     let heard = stage.heard(viewer);
     let silence = longest_gap(heard.into_iter().filter(|at| (window.from..window.to).contains(at)), window);
     let requests: usize = stage.viewers(viewer, true).map(|viewer| viewer.keyframe_requests.len()).sum();
+    let cut: u64 = stage.viewers(viewer, true).map(|viewer| viewer.cut_short).sum();
     let breaks: u64 = stage.viewers(viewer, true).flat_map(|viewer| viewer.continuity.breaks.values()).sum();
     vec![
         Figure::new("longest silence, ms", 1000.0 * silence, Limit::AtMost(400.0)),
         Figure::new("key frames asked for", requests as f64, Limit::None),
+        Figure::new("frames cut short", cut as f64, Limit::None),
         Figure::new("breaks in numbering", breaks as f64, Limit::AtMost(0.0)),
     ]
 }
