@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::check::Faults;
+use crate::client::RIDS;
 
 /// The types of the contract; a client ignores others.
 const KNOWN: [&str; 11] =
@@ -32,6 +33,8 @@ pub struct ToldSlot {
     pub track: Option<String>,
     pub participant: Option<String>,
     pub state: String,
+    /// Place of the layer that flows: of its encoding, or the spatial layer.
+    pub step: Option<usize>,
 }
 
 /// A chat message that arrived.
@@ -82,6 +85,11 @@ fn parse_track(value: &Value) -> (String, ToldTrack) {
 
 fn parse_tracks(value: &Value) -> BTreeMap<String, ToldTrack> {
     value.as_array().into_iter().flatten().map(parse_track).collect()
+}
+
+fn parse_step(layer: &Value) -> Option<usize> {
+    let encoding = layer["rid"].as_str().and_then(|rid| RIDS.iter().position(|known| *known == rid));
+    encoding.or_else(|| layer["spatial"].as_u64().map(|spatial| spatial as usize))
 }
 
 impl Channel {
@@ -221,6 +229,7 @@ impl Channel {
                 track: entry["track"].as_str().map(str::to_owned),
                 participant: entry["participant"].as_str().map(str::to_owned),
                 state: text(&entry["state"]),
+                step: parse_step(&entry["layer"]),
             };
             let consistent = match told.state.as_str() {
                 "live" | "paused" => told.track.is_some() && told.participant.is_some(),

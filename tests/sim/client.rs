@@ -27,7 +27,8 @@ use crate::viewer::{Received, Viewer};
 
 /// How often a client looks at its decoders.
 const DECODER_TICK: Duration = Duration::from_millis(100);
-const RIDS: [&str; 3] = ["q", "h", "f"];
+/// Names of a simulcast camera's encodings, lowest first.
+pub const RIDS: [&str; 3] = ["q", "h", "f"];
 
 /// What a client is like.
 #[derive(Debug, Clone)]

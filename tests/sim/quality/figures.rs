@@ -3,6 +3,9 @@
 use super::stage::Stage;
 use super::watch::{Window, longest_gap};
 
+/// How long a message about a layer may come before or after it, in seconds.
+const MOMENT: f64 = 0.7;
+
 /// What a figure must be.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Limit {
@@ -75,6 +78,7 @@ pub fn seen(stage: &Stage, viewer: usize, publisher: usize, expected: Expected) 
         Figure::new("switches in 30 s", per_30_s, Limit::AtMost(switches)),
         Figure::new("of them up", up as f64 * 30.0 / window.seconds(), Limit::None),
         first_picture(stage, viewer, publisher),
+        told_wrongly(stage, viewer, publisher, window),
     ];
     figures.extend(link(stage, viewer, window));
     figures.extend(soundness(stage, viewer, window));
@@ -87,6 +91,21 @@ fn first_picture(stage: &Stage, viewer: usize, publisher: usize) -> Figure {
     let first = stage.watch(viewer, publisher).first(0, 0.0);
     let after = connected.zip(first).map_or(f64::INFINITY, |(connected, first)| first - connected);
     Figure::new("first picture after, s", after, Limit::AtMost(3.0))
+}
+
+/// How often the slot said that another layer flows than could be seen within a moment.
+fn told_wrongly(stage: &Stage, viewer: usize, publisher: usize, window: Window) -> Figure {
+    let key = (viewer, stage.camera(publisher));
+    let watch = stage.watch(viewer, publisher);
+    let looks = stage.looks.iter().filter(|look| (window.from..window.to).contains(&look.at));
+    let told: Vec<(f64, usize)> = looks.filter_map(|look| Some((look.at, *look.told.get(&key)?))).collect();
+    let wrong = told.iter().filter(|(at, step)| {
+        let around = Window::new(at - MOMENT, at + MOMENT);
+        let mut seen = watch.within(around).map(|(_, shown)| shown.step).peekable();
+        seen.peek().is_some() && seen.all(|seen| seen != *step)
+    });
+    let share = if told.is_empty() { f64::NAN } else { 100.0 * wrong.count() as f64 / told.len() as f64 };
+    Figure::new("told another layer, %", share, Limit::AtMost(5.0))
 }
 
 /// What a viewer's link carried, and what the server thought of it.

@@ -25,6 +25,8 @@ pub struct Look {
     pub estimates: BTreeMap<usize, u64>,
     /// What the viewers' downlinks have carried so far.
     pub carried: BTreeMap<usize, Carried>,
+    /// Which layer a member's slots say flows of a track.
+    pub told: BTreeMap<(usize, TrackKey), usize>,
     /// Packets that each encoding of each camera has sent so far.
     pub sent: BTreeMap<TrackKey, Vec<u32>>,
     /// Tracks that a member's slots say are paused.
@@ -174,10 +176,14 @@ impl Stage {
         for member in self.wishes.keys().copied() {
             look.estimates.extend(estimate(&self.world, member).map(|bps| (member, bps)));
             look.carried.insert(member, self.world.net.carried_down(self.world.members[member].host));
-            let slots = self.world.members[member].client.channel.slots.values();
-            let paused = slots.filter(|slot| slot.state == "paused").filter_map(|slot| slot.track.as_ref());
-            let tracks = paused.filter_map(|sid| self.world.model.tracks.get(sid));
-            look.paused.extend(tracks.map(|track| (member, *track)));
+            for slot in self.world.members[member].client.channel.slots.values() {
+                let track = slot.track.as_ref().and_then(|sid| self.world.model.tracks.get(sid));
+                let Some(key) = track.map(|track| (member, *track)) else { continue };
+                look.told.extend(slot.step.map(|step| (key, step)));
+                if slot.state == "paused" {
+                    look.paused.insert(key);
+                }
+            }
         }
         let publications = self.world.members.iter().flat_map(|member| &member.client.publications);
         for camera in publications.filter(|publication| publication.kind.is_video()) {
@@ -205,6 +211,8 @@ impl Stage {
         let all = self.viewers(member, true).flat_map(|viewer| &viewer.shown);
         let mut shown: Vec<Shown> = all.filter(|shown| shown.track == track).copied().collect();
         shown.sort_by_key(|shown| shown.at);
+        // Of the last picture, spatial layers may still be underway.
+        shown.pop();
         let start = self.world.start;
         Watch { shown: shown.into_iter().map(|shown| ((shown.at - start).as_secs_f64(), shown)).collect() }
     }

@@ -34,7 +34,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    fn within(&self, window: Window) -> impl Iterator<Item = &(f64, Shown)> {
+    /// What was shown in a window.
+    pub fn within(&self, window: Window) -> impl Iterator<Item = &(f64, Shown)> {
         self.shown.iter().filter(move |(at, _)| (window.from..window.to).contains(at))
     }
 
@@ -56,7 +57,7 @@ impl Watch {
 
     /// The share of a window in which at least this height stood.
     pub fn share(&self, height: u16, window: Window) -> f64 {
-        self.heights(window).range(height..).map(|(_, seconds)| seconds).sum::<f64>() / window.seconds()
+        self.heights(window).range(height..).fold(0.0, |sum, (_, seconds)| sum + seconds) / window.seconds()
     }
 
     /// The height that stood longest in a window.
