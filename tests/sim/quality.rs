@@ -145,3 +145,18 @@ fn quality_publishers_obey() {
         assert_eq!(watch.usual_height(Window::new(12.0, 14.0)), 720);
     });
 }
+
+/// The limits of narrow links ask for nothing that such links cannot carry.
+#[test]
+fn quality_limits_can_be_held() {
+    for seed in 0..3 {
+        for narrow in [true, false] {
+            seal::sealed(seed, move |start| {
+                let mut stage = Stage::new(seed, start);
+                for figure in links::chosen_well(&mut stage, narrow) {
+                    assert!(figure.holds(), "seed {seed}, narrow: {narrow}: {figure:?}\n{}", diary::diary(&stage));
+                }
+            });
+        }
+    }
+}

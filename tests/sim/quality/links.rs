@@ -24,16 +24,28 @@ fn steady(stage: &mut Stage, ladder: Ladder, capacity: Capacity, expected: Expec
     seen(stage, viewer, publisher, expected)
 }
 
+const AT_300K: Expected = Expected { height: 180, gap: 1.0, rate: 20.0, switches: 2.0, ..Expected::BEST };
+const AT_1M: Expected = Expected { height: 360, share: 90.0, rate: 25.0, switches: 2.0, ..Expected::BEST };
+
 /// Only the lowest encoding fits.
 pub fn steady_300k(stage: &mut Stage) -> Vec<Figure> {
-    let expected = Expected { height: 180, gap: 1.0, rate: 20.0, switches: 2.0, ..Expected::BEST };
-    steady(stage, Ladder::Vp8, Capacity::Fixed(300e3), expected)
+    steady(stage, Ladder::Vp8, Capacity::Fixed(300e3), AT_300K)
 }
 
 /// The middle encoding fits, the highest does not.
 pub fn steady_1m(stage: &mut Stage) -> Vec<Figure> {
-    let expected = Expected { height: 360, share: 90.0, rate: 25.0, switches: 2.0, ..Expected::BEST };
-    steady(stage, Ladder::Vp8, Capacity::Fixed(1e6), expected)
+    steady(stage, Ladder::Vp8, Capacity::Fixed(1e6), AT_1M)
+}
+
+/// The same without any choice: the publisher sends what fits and nothing higher. So a server that chooses well can
+/// hold the limits.
+pub fn chosen_well(stage: &mut Stage, narrow: bool) -> Vec<Figure> {
+    let (capacity, expected, above) = if narrow { (300e3, AT_300K, &["h", "f"][..]) } else { (1e6, AT_1M, &["f"][..]) };
+    let publisher = stage.publisher(Ladder::Vp8, UPLINK);
+    above.iter().for_each(|rid| stage.set_sending(publisher, rid, false));
+    let viewer = stage.viewer(Ladder::Vp8, Link::of(Capacity::Fixed(capacity)), 1, 720);
+    stage.run_until(Duration::from_secs(40));
+    seen(stage, viewer, publisher, expected)
 }
 
 /// Everything fits, without much to spare.
@@ -52,8 +64,7 @@ pub fn unlimited_svc(stage: &mut Stage) -> Vec<Figure> {
 
 /// The two lower spatial layers fit.
 pub fn steady_1m_svc(stage: &mut Stage) -> Vec<Figure> {
-    let expected = Expected { height: 360, share: 90.0, rate: 25.0, switches: 2.0, ..Expected::BEST };
-    steady(stage, Ladder::Vp9, Capacity::Fixed(1e6), expected)
+    steady(stage, Ladder::Vp9, Capacity::Fixed(1e6), AT_1M)
 }
 
 /// From 2 Mbit/s to hardly anything for 15 s, and back.
