@@ -85,6 +85,7 @@ pub fn measure(scenarios: &[Scenario], seeds: &[u64]) -> Measured {
         let runs: Vec<&Done> = done.iter().filter(|done| done.scenario == index).collect();
         measured.row(scenario.name, &runs);
     }
+    measured.summarize(scenarios, &done);
     let took: Duration = done.iter().map(|done| done.took).sum();
     let seconds: f64 = done.iter().filter_map(|done| done.run.as_ref().ok()).map(|run| run.seconds).sum();
     let _ = writeln!(
@@ -103,6 +104,36 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 impl Measured {
+    /// One line for each scenario: how many seeds hold all limits, and medians of what matters most.
+    fn summarize(&mut self, scenarios: &[Scenario], done: &[Done]) {
+        const COLUMNS: [&str; 6] = [
+            "usual height",
+            "pictures a second",
+            "longest gap, ms",
+            "switches in 30 s",
+            "estimate, kbit/s",
+            "received, kbit/s",
+        ];
+        let _ = write!(self.text, "\n{:<26} {:>8}", "medians", "hold");
+        COLUMNS.iter().for_each(|name| {
+            let _ = write!(self.text, " {name:>18}");
+        });
+        for (index, scenario) in scenarios.iter().enumerate() {
+            let runs: Vec<&Done> = done.iter().filter(|done| done.scenario == index).collect();
+            let good: Vec<&Run> = runs.iter().filter_map(|done| done.run.as_ref().ok()).collect();
+            let hold = good.iter().filter(|run| run.figures.iter().all(Figure::holds)).count();
+            let _ = write!(self.text, "\n{:<26} {:>8}", scenario.name, format!("{hold} of {}", runs.len()));
+            for name in COLUMNS {
+                let figures = good.iter().filter_map(|run| run.figures.iter().find(|figure| figure.name == name));
+                let mut values: Vec<f64> = figures.map(|figure| figure.value).filter(|value| !value.is_nan()).collect();
+                values.sort_by(f64::total_cmp);
+                let median = values.get(values.len() / 2).map_or("-".to_owned(), |value| format!("{value:.1}"));
+                let _ = write!(self.text, " {median:>18}");
+            }
+        }
+        self.text.push('\n');
+    }
+
     fn row(&mut self, name: &str, runs: &[&Done]) {
         let failures = self.failures.len();
         let good: Vec<(u64, &Run)> = runs.iter().filter_map(|d| Some((d.seed, d.run.as_ref().ok()?))).collect();
