@@ -1,10 +1,12 @@
 //! A room for the scenarios of quality: publishers, viewers, shaped links, and a look at everything every 100 ms.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::table::said;
 use super::watch::{Watch, Window};
 use crate::encoding::Ladder;
 use crate::member::{Joiner, mobile_address};
@@ -123,7 +125,11 @@ impl Stage {
     pub fn run_until(&mut self, elapsed: Duration) {
         while self.world.now - self.world.start < elapsed {
             let next = (self.world.now - self.world.start + LOOK).min(elapsed);
-            self.world.run_until(next);
+            let world = &mut self.world;
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.run_until(next))) {
+                let (seed, at) = (self.world.seed, self.world.now - self.world.start);
+                panic!("seed {seed}, at {at:?}: {}", said(panic.as_ref()));
+            }
             self.wish();
             self.look();
         }
@@ -196,7 +202,9 @@ impl Stage {
     pub fn camera(&self, publisher: usize) -> TrackKey {
         let publications = &self.world.members[publisher].client.publications;
         let camera = publications.iter().find(|publication| publication.kind.is_video());
-        camera.unwrap_or_else(|| panic!("seed {}: member {publisher} has no camera", self.world.seed)).track
+        camera
+            .unwrap_or_else(|| panic!("seed {}, at any time: member {publisher} has no camera", self.world.seed))
+            .track
     }
 
     /// All slots of a member, of video or of audio.

@@ -98,7 +98,8 @@ pub fn measure(scenarios: &[Scenario], seeds: &[u64]) -> Measured {
     measured
 }
 
-fn said(panic: &(dyn std::any::Any + Send)) -> String {
+/// What a panic said.
+pub fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
