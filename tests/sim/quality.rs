@@ -92,6 +92,14 @@ fn quality_figures() {
     println!("{}", table::measure(&scenarios, &seeds()).text);
 }
 
+/// The table holds: every figure of every seed keeps to its limit.
+#[test]
+fn quality_holds() {
+    let measured = table::measure(&SCENARIOS, &seeds());
+    let failures = &measured.failures;
+    assert!(failures.is_empty(), "{}\n{}", measured.text, failures.join("\n"));
+}
+
 /// The equipment itself, on links that ask nothing of the server: the best layer is seen, whole and without a break.
 #[test]
 fn quality_equipment_works() {
