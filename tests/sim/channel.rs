@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::check::Faults;
+use crate::client::RIDS;
 
 /// The types of the contract; a client ignores others.
 const KNOWN: [&str; 11] =
@@ -32,6 +33,8 @@ pub struct ToldSlot {
     pub track: Option<String>,
     pub participant: Option<String>,
     pub state: String,
+    /// Place of the layer that flows: of its encoding, or the spatial layer.
+    pub step: Option<usize>,
 }
 
 /// A chat message that arrived.
@@ -62,6 +65,8 @@ pub struct Channel {
     pub left: Option<(String, String)>,
     /// Tracks somebody's mute state of which has just been told: `(track, muted)`, for the model.
     pub mutes_told: Vec<(String, bool)>,
+    /// Own encodings that the server has just said are needed or not: `(track, rid, active)`.
+    pub needs_told: Vec<(String, String, bool)>,
     seq: Option<u64>,
 }
 
@@ -80,6 +85,11 @@ fn parse_track(value: &Value) -> (String, ToldTrack) {
 
 fn parse_tracks(value: &Value) -> BTreeMap<String, ToldTrack> {
     value.as_array().into_iter().flatten().map(parse_track).collect()
+}
+
+fn parse_step(layer: &Value) -> Option<usize> {
+    let encoding = layer["rid"].as_str().and_then(|rid| RIDS.iter().position(|known| *known == rid));
+    encoding.or_else(|| layer["spatial"].as_u64().map(|spatial| spatial as usize))
 }
 
 impl Channel {
@@ -115,6 +125,7 @@ impl Channel {
             "participant" => self.participant(message, faults),
             "track" => self.track(message, faults),
             "slots" => self.slots(message, faults),
+            "publish" => self.publish(message, faults),
             "message" => self.messages.push(Heard {
                 from: message["from"].as_str().map(str::to_owned),
                 topic: text(&message["topic"]),
@@ -199,12 +210,26 @@ impl Channel {
         }
     }
 
+    fn publish(&mut self, message: &Value, faults: &mut Faults) {
+        let track = text(&message["track"]);
+        if !self.own_tracks.contains_key(&track) {
+            faults.add(format!("publish names a track that is not the client's own: {message}"));
+        }
+        for layer in message["layers"].as_array().into_iter().flatten() {
+            match (layer["rid"].as_str(), layer["active"].as_bool()) {
+                (Some(rid), Some(active)) => self.needs_told.push((track.clone(), rid.to_owned(), active)),
+                _ => faults.add(format!("publish lacks a field: {message}")),
+            }
+        }
+    }
+
     fn slots(&mut self, message: &Value, faults: &mut Faults) {
         for entry in message["slots"].as_array().into_iter().flatten() {
             let told = ToldSlot {
                 track: entry["track"].as_str().map(str::to_owned),
                 participant: entry["participant"].as_str().map(str::to_owned),
                 state: text(&entry["state"]),
+                step: parse_step(&entry["layer"]),
             };
             let consistent = match told.state.as_str() {
                 "live" | "paused" => told.track.is_some() && told.participant.is_some(),
@@ -229,4 +254,18 @@ impl Channel {
             faults.add("one track is in two slots");
         }
     }
+}
+
+#[test]
+fn publish_says_which_encodings_are_needed() {
+    let track = serde_json::json!({"sid": "TR_1", "kind": "video", "source": "camera", "muted": false});
+    let mut channel = Channel { own_tracks: [parse_track(&track)].into(), ..Channel::default() };
+    let mut faults = Faults::default();
+    let layers = serde_json::json!([{"rid": "q", "active": true}, {"rid": "f", "active": false}]);
+    channel.publish(&serde_json::json!({"track": "TR_1", "layers": layers}), &mut faults);
+    let told = |rid: &str, active| ("TR_1".to_owned(), rid.to_owned(), active);
+    assert_eq!(channel.needs_told, [told("q", true), told("f", false)]);
+    assert!(faults.is_empty());
+    channel.publish(&serde_json::json!({"track": "TR_2", "layers": []}), &mut faults);
+    assert!(!faults.is_empty(), "it is not the client's own");
 }

@@ -17,15 +17,18 @@ use str0m::{Candidate, Event, Input, Output, Rtc};
 use crate::channel::Channel;
 use crate::check::Faults;
 use crate::decoder::Slot;
+use crate::encoding::Ladder;
 use crate::net::Packet;
 use crate::rng::Rng;
 use crate::source::Publication;
 use crate::stamp::{Stamp, TrackKey};
 use crate::toy_dtls;
+use crate::viewer::{Received, Viewer};
 
 /// How often a client looks at its decoders.
 const DECODER_TICK: Duration = Duration::from_millis(100);
-const RIDS: [&str; 3] = ["q", "h", "f"];
+/// Names of a simulcast camera's encodings, lowest first.
+pub const RIDS: [&str; 3] = ["q", "h", "f"];
 
 /// What a client is like.
 #[derive(Debug, Clone)]
@@ -36,6 +39,8 @@ pub struct ClientConfig {
     pub microphone: bool,
     pub camera: bool,
     pub simulcast: bool,
+    /// The camera adapts, and what is shown is recorded: for the scenarios of quality.
+    pub adaptive: Option<Ladder>,
     pub audio_slots: usize,
     pub video_slots: usize,
 }
@@ -100,6 +105,7 @@ impl Client {
             .clear_codecs()
             .enable_opus(true, false)
             .enable_vp8(true)
+            .enable_vp9(config.adaptive == Some(Ladder::Vp9))
             .build(now);
         let candidate = Candidate::host(config.address, "udp").expect("a host candidate");
         rtc.add_local_candidate(candidate);
@@ -146,7 +152,9 @@ impl Client {
         for (kind, count) in [(MediaKind::Audio, config.audio_slots), (MediaKind::Video, config.video_slots)] {
             for _ in 0..count {
                 let mid = sdp.add_media(kind, Direction::RecvOnly, None, None, None);
-                self.slots.push(Slot::new(mid, kind));
+                let mut slot = Slot::new(mid, kind);
+                slot.viewer = config.adaptive.map(|_| Viewer::default());
+                self.slots.push(slot);
             }
         }
         let channel = sdp.add_channel_with_config(ChannelConfig {
@@ -161,7 +169,11 @@ impl Client {
         self.pending = Some((pending, None));
         for (mid, kind, rids) in published {
             let track = TrackKey { client: config.index, number: self.publications.len() };
-            self.publications.push(Publication::new(track, mid, kind, &rids, &mut self.rng));
+            let mut publication = Publication::new(track, mid, kind, &rids, &mut self.rng);
+            if let Some(ladder) = config.adaptive.filter(|_| kind == MediaKind::Video) {
+                publication = publication.adaptive(ladder, &mut self.rng);
+            }
+            self.publications.push(publication);
         }
         offer.to_sdp_string()
     }
@@ -374,7 +386,10 @@ impl Client {
                 self.channel_open = true;
             }
             Event::ChannelClose(_) => self.channel_open = false,
-            Event::ChannelData(data) if self.config.is_member() => self.channel.receive(&data.data, now, faults),
+            Event::ChannelData(data) if self.config.is_member() => {
+                self.channel.receive(&data.data, now, faults);
+                self.obey();
+            }
             Event::ChannelData(data) => self.frames.push(data.data),
             Event::KeyframeRequest(request) => {
                 self.asked.push(Asked { mid: request.mid, rid: request.rid, sent_at: cause });
@@ -384,6 +399,16 @@ impl Client {
             Event::RtpPacket(packet) => self.handle_rtp(&packet, now, faults),
             Event::Closed => self.closed = true,
             _ => {}
+        }
+    }
+
+    /// Sends the encodings that the server has said are needed.
+    pub fn obey(&mut self) {
+        for (sid, rid, needed) in std::mem::take(&mut self.channel.needs_told) {
+            let own = (0..self.publications.len()).find(|number| self.own_track(*number).as_ref() == Some(&sid));
+            if let Some(number) = own {
+                self.publications[number].set_needed(&rid, needed);
+            }
         }
     }
 
@@ -397,6 +422,15 @@ impl Client {
         self.mids.insert(*ssrc, slot.mid);
         if *slot.ssrc.get_or_insert(*ssrc) != *ssrc {
             faults.add(format!("slot {} has changed its SSRC", slot.mid));
+        }
+        if let Some(viewer) = &mut slot.viewer {
+            if slot.kind == MediaKind::Audio {
+                return viewer.hear(now);
+            }
+            return match Received::parse(packet) {
+                Ok(received) => viewer.receive(received, now),
+                Err(what) => faults.add(format!("slot {}: {what}", slot.mid)),
+            };
         }
         let stamp = match slot.kind {
             MediaKind::Audio => Stamp::parse_opus(&packet.payload),

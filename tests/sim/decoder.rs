@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use str0m::media::{MediaKind, Mid};
 
 use crate::stamp::{Stamp, TrackKey};
+use crate::viewer::Viewer;
 
 /// How long a decoder waits for what is missing before it asks for a key frame.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -23,6 +24,8 @@ pub struct Slot {
     /// When each track was last good to hear or see.
     pub last_good: BTreeMap<TrackKey, Instant>,
     pub decoded: u64,
+    /// Stands for the log and the decoder where quality is measured.
+    pub viewer: Option<Viewer>,
     /// What the packets of the highest sequence numbers belong to.
     source: Option<(TrackKey, usize)>,
     newest: u64,
@@ -56,6 +59,7 @@ impl Slot {
             log: BTreeMap::new(),
             last_good: BTreeMap::new(),
             decoded: 0,
+            viewer: None,
             source: None,
             newest: 0,
             next_frame: None,
@@ -118,6 +122,10 @@ impl Slot {
 
     /// Whether to ask for a key frame now.
     pub fn asks_for_keyframe(&mut self, now: Instant) -> bool {
+        if let Some(viewer) = &mut self.viewer {
+            viewer.decode(now);
+            return viewer.asks_for_keyframe(now);
+        }
         let asks = self.stuck_since.is_some_and(|since| now >= since + PATIENCE)
             && self.requested.is_none_or(|last| now >= last + REQUEST_INTERVAL);
         if asks {

@@ -30,6 +30,7 @@ fn config(index: usize, identity: &str, sends: bool) -> ClientConfig {
         microphone: sends,
         camera: sends,
         simulcast: false,
+        adaptive: None,
         audio_slots: 0,
         video_slots: 0,
     }

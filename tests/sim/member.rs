@@ -8,6 +8,7 @@ use stube::command::{Command, EndReason, Grants, OpenSession, Profile, Purpose};
 use stube::ids::{Identity, ParticipantId, RoomId, SessionId, Text};
 
 use crate::client::{Client, ClientConfig};
+use crate::encoding::Ladder;
 use crate::net::Host;
 
 /// Who joins, how.
@@ -20,6 +21,7 @@ pub struct Joiner {
     pub microphone: bool,
     pub camera: bool,
     pub simulcast: bool,
+    pub adaptive: Option<Ladder>,
     pub audio_slots: usize,
     pub video_slots: usize,
 }
@@ -35,6 +37,7 @@ impl Default for Joiner {
             microphone: true,
             camera: true,
             simulcast: false,
+            adaptive: None,
             audio_slots: 8,
             video_slots: 8,
         }
@@ -195,6 +198,7 @@ impl Joiner {
             microphone: self.microphone,
             camera: self.camera,
             simulcast: self.simulcast,
+            adaptive: self.adaptive,
             audio_slots: self.audio_slots,
             video_slots: self.video_slots,
         }
@@ -227,4 +231,9 @@ pub fn public_address(index: usize, ipv6: bool) -> SocketAddr {
         false => IpAddr::V4(Ipv4Addr::new(203, 0, 113, index as u8 + 2)),
     };
     SocketAddr::new(ip, 40_000)
+}
+
+/// Where the server sees a member that has gone over to a mobile network.
+pub fn mobile_address(index: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(198, 18, 0, index as u8 + 2))
 }

@@ -5,10 +5,11 @@
 //! sending, so that one seed gives one course of events.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::rng::Rng;
+use crate::shaper::{Carried, Link, Shaper};
 
 /// What one direction of a link does to packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,18 +76,34 @@ struct Path {
     bad: bool,
     /// When the bottleneck has sent all that is queued.
     free_at: Instant,
+    /// Stands for the conditions, once set.
+    shaper: Option<Shaper>,
 }
 
 impl Path {
     fn new(conditions: Conditions, now: Instant) -> Self {
-        Self { conditions, cut: false, bad: false, free_at: now }
+        Self { conditions, cut: false, bad: false, free_at: now, shaper: None }
     }
 
-    /// When a packet of this size comes out; `None` if it does not.
-    fn crossing(&mut self, now: Instant, bytes: usize, rng: &mut Rng) -> Option<Instant> {
+    /// How often the path carries the next packet.
+    fn copies(&mut self, rng: &mut Rng) -> usize {
+        match &mut self.shaper {
+            Some(shaper) => shaper.copies(),
+            None => {
+                let chance = self.conditions.duplicate_per_mille;
+                if chance > 0 && rng.per_mille(chance) { 2 } else { 1 }
+            }
+        }
+    }
+
+    /// When a packet comes out; `None` if it does not.
+    fn crossing(&mut self, now: Instant, contents: &[u8], rng: &mut Rng) -> Option<Instant> {
         let Conditions { delay, jitter, loss_per_mille, burst, rate, .. } = self.conditions;
         if self.cut {
             return None;
+        }
+        if let Some(shaper) = &mut self.shaper {
+            return shaper.crossing(now, contents);
         }
         if let Some(burst) = burst {
             let turn = if self.bad { burst.leave_per_mille } else { burst.enter_per_mille };
@@ -103,7 +120,7 @@ impl Path {
             if starts - now > rate.queue {
                 return None;
             }
-            leaves = starts + Duration::from_nanos(bytes as u64 * 8_000_000_000 / rate.bits_per_second);
+            leaves = starts + Duration::from_nanos(contents.len() as u64 * 8_000_000_000 / rate.bits_per_second);
             self.free_at = leaves;
         }
         let wobble = if jitter.is_zero() { Duration::ZERO } else { rng.micros(0..jitter.as_micros() as u64) };
@@ -137,6 +154,7 @@ struct Attachment {
 /// The network.
 #[derive(Debug)]
 pub struct Net {
+    seed: u64,
     rng: Rng,
     hosts: Vec<Attachment>,
     /// Public address → host.
@@ -156,6 +174,7 @@ enum Underway {
 impl Net {
     pub fn new(seed: u64) -> Self {
         Self {
+            seed,
             rng: Rng::new(seed, "net"),
             hosts: Vec::new(),
             routes: BTreeMap::new(),
@@ -198,6 +217,31 @@ impl Net {
         (attachment.up.conditions, attachment.down.conditions)
     }
 
+    /// Gives a host's link two shapes in place of its conditions. `start` is when their seconds begin.
+    pub fn shape(&mut self, host: Host, up: Link, down: Link, start: Instant) {
+        let seed = self.seed;
+        let attachment = &mut self.hosts[host.0];
+        for (path, link, name) in [(&mut attachment.up, up, "up"), (&mut attachment.down, down, "down")] {
+            match &mut path.shaper {
+                Some(shaper) => shaper.change(link),
+                None => {
+                    let rng = Rng::new(seed, &format!("shaper {name} {}", host.0));
+                    path.shaper = Some(Shaper::new(link, rng, start));
+                }
+            }
+        }
+    }
+
+    /// What the shaped downlink of a host has carried.
+    pub fn carried_down(&self, host: Host) -> Carried {
+        self.hosts[host.0].down.shaper.as_ref().map(|shaper| shaper.carried).unwrap_or_default()
+    }
+
+    /// What the shaped downlink of a host carries then; `None` is no limit.
+    pub fn capacity_down(&self, host: Host, now: Instant) -> Option<f64> {
+        self.hosts[host.0].down.shaper.as_ref()?.capacity(now)
+    }
+
     /// Cuts a host off, or ends that. What is underway still arrives.
     pub fn set_partitioned(&mut self, host: Host, cut: bool) {
         let attachment = &mut self.hosts[host.0];
@@ -221,6 +265,17 @@ impl Net {
         }
     }
 
+    /// The host goes over to another network: from now on the world sees another address. What is underway to the old
+    /// one is lost.
+    pub fn move_to(&mut self, host: Host, ip: IpAddr) {
+        for (_, public) in &mut self.hosts[host.0].addresses {
+            self.routes.remove(public);
+            public.set_ip(ip);
+            let before = self.routes.insert(*public, host);
+            assert!(before.is_none(), "two hosts at one public address");
+        }
+    }
+
     /// Takes a datagram from a host.
     pub fn send(&mut self, from: Host, source: SocketAddr, destination: SocketAddr, contents: Vec<u8>, now: Instant) {
         let attachment = &mut self.hosts[from.0];
@@ -237,10 +292,8 @@ impl Net {
     fn cross(&mut self, host: Host, packet: Packet, now: Instant, up: bool) {
         let attachment = &mut self.hosts[host.0];
         let path = if up { &mut attachment.up } else { &mut attachment.down };
-        let chance = path.conditions.duplicate_per_mille;
-        let times = if chance > 0 && self.rng.per_mille(chance) { 2 } else { 1 };
-        for time in 0..times {
-            let Some(due) = path.crossing(now, packet.contents.len(), &mut self.rng) else {
+        for time in 0..path.copies(&mut self.rng) {
+            let Some(due) = path.crossing(now, &packet.contents, &mut self.rng) else {
                 self.lost += 1;
                 continue;
             };

@@ -189,6 +189,7 @@ impl Plan {
             microphone: rng.percent(90),
             camera: rng.percent(80),
             simulcast: rng.percent(30),
+            adaptive: None,
             audio_slots: if rng.percent(85) { 8 } else { rng.within(0..3) as usize },
             video_slots: if rng.percent(80) { 8 } else { rng.within(0..3) as usize },
         };

@@ -7,8 +7,9 @@ use str0m::format::{Codec, PayloadParams};
 use str0m::media::{MediaKind, Mid, Rid};
 use str0m::rtp::{ExtensionValues, RtpWrite};
 
+use crate::encoding::{Encoding, FRAME_TICKS, FRAME_TIME, Ladder};
 use crate::rng::Rng;
-use crate::stamp::{Stamp, TrackKey};
+use crate::stamp::{Place, Stamp, TrackKey};
 
 const AUDIO_FRAME: Duration = Duration::from_millis(20);
 const VIDEO_FRAME: Duration = Duration::from_millis(40);
@@ -30,6 +31,7 @@ pub struct Publication {
     pub sends_while_muted: bool,
     /// When it was offered again after it had been taken back: a new publication to the server.
     pub republished: Vec<Instant>,
+    ladder: Option<Ladder>,
     next_frame: u32,
     first_timestamp: u32,
     started: Option<Instant>,
@@ -49,6 +51,12 @@ pub struct Layer {
     picture_id: u16,
     tl0_pic_idx: u8,
     keyframe_wanted: bool,
+    /// Of an adaptive camera, which makes its frames with it.
+    encoding: Option<Encoding>,
+    /// The server has said that somebody needs it.
+    needed: bool,
+    /// The client can make it now.
+    able: bool,
 }
 
 impl Publication {
@@ -65,6 +73,9 @@ impl Publication {
             picture_id: rng.within(0..0x8000) as u16,
             tl0_pic_idx: rng.within(0..256) as u8,
             keyframe_wanted: true,
+            encoding: None,
+            needed: true,
+            able: true,
         });
         Self {
             track,
@@ -75,14 +86,63 @@ impl Publication {
             muted: false,
             sends_while_muted: rng.percent(50),
             republished: Vec::new(),
+            ladder: None,
             next_frame: 0,
             first_timestamp: rng.next_u64() as u32,
             started: None,
         }
     }
 
+    /// The same with an adaptive camera's encodings.
+    pub fn adaptive(mut self, ladder: Ladder, rng: &mut Rng) -> Self {
+        for (step, layer) in self.layers.iter_mut().enumerate() {
+            let rng = Rng::new(rng.next_u64(), "encoding");
+            layer.encoding = Some(Encoding::new(ladder, step, rng));
+        }
+        self.ladder = Some(ladder);
+        self
+    }
+
+    /// The client itself stops an encoding or takes it up again.
+    pub fn set_sending(&mut self, rid: &str, sends: bool) {
+        for layer in self.layers.iter_mut().filter(|layer| layer.rid.as_deref() == Some(rid)) {
+            layer.keyframe_wanted |= sends && !layer.able;
+            layer.able = sends;
+        }
+    }
+
     fn frame_time(&self) -> Duration {
-        if self.kind == MediaKind::Audio { AUDIO_FRAME } else { VIDEO_FRAME }
+        match self.kind {
+            MediaKind::Audio => AUDIO_FRAME,
+            MediaKind::Video if self.ladder.is_some() => FRAME_TIME,
+            MediaKind::Video => VIDEO_FRAME,
+        }
+    }
+
+    fn frame_ticks(&self) -> u32 {
+        match self.kind {
+            MediaKind::Audio => 960,
+            MediaKind::Video if self.ladder.is_some() => FRAME_TICKS,
+            MediaKind::Video => 3600,
+        }
+    }
+
+    fn codec(&self) -> Codec {
+        match (self.kind, self.ladder) {
+            (MediaKind::Audio, _) => Codec::Opus,
+            (MediaKind::Video, Some(Ladder::Vp9)) => Codec::Vp9,
+            (MediaKind::Video, _) => Codec::Vp8,
+        }
+    }
+
+    /// The server says whether anybody needs an encoding. Only an adaptive camera listens.
+    pub fn set_needed(&mut self, rid: &str, needed: bool) {
+        let listens = self.ladder.is_some();
+        for layer in self.layers.iter_mut().filter(|layer| listens && layer.rid.as_deref().unwrap_or("") == rid) {
+            // What begins again begins with a key frame.
+            layer.keyframe_wanted |= needed && !layer.needed;
+            layer.needed = needed;
+        }
     }
 
     /// When the next frame is made, once [started](Self::start).
@@ -114,14 +174,13 @@ impl Publication {
     }
 
     fn produce_frame(&mut self, rtc: &mut Rtc, frame: u32, now: Instant) {
-        let codec = if self.kind == MediaKind::Audio { Codec::Opus } else { Codec::Vp8 };
+        let codec = self.codec();
         let Some(pt) = rtc.codec_config().find(|params| params.spec().codec == codec).map(PayloadParams::pt) else {
             return;
         };
-        let ticks = if self.kind == MediaKind::Audio { 960 } else { 3600 };
-        let timestamp = self.first_timestamp.wrapping_add(frame.wrapping_mul(ticks));
+        let timestamp = self.first_timestamp.wrapping_add(frame.wrapping_mul(self.frame_ticks()));
         let extensions = self.extensions(frame);
-        for (index, layer) in self.layers.iter_mut().enumerate() {
+        for (index, layer) in self.layers.iter_mut().enumerate().filter(|(_, layer)| layer.needed && layer.able) {
             let mut api = rtc.direct_api();
             // Not there before the answer is in, or where the server has declined the encoding.
             let Some(stream) = api.stream_tx_by_mid(self.mid, layer.rid) else { continue };
@@ -154,7 +213,11 @@ impl Publication {
 
 impl Layer {
     fn payloads(&mut self, track: TrackKey, layer: usize, kind: MediaKind, frame: u32) -> Vec<Vec<u8>> {
-        let stamp = Stamp { track, layer, frame, packet: 0, packets: 1, keyframe: true, serial: self.serial };
+        let place = Place::default();
+        let stamp = Stamp { track, layer, frame, packet: 0, packets: 1, keyframe: true, serial: self.serial, place };
+        if let Some(encoding) = &mut self.encoding {
+            return encoding.frame(stamp, std::mem::take(&mut self.keyframe_wanted));
+        }
         if kind == MediaKind::Audio {
             return vec![stamp.opus(self.frame_bytes)];
         }

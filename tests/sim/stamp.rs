@@ -3,6 +3,7 @@
 //! Video packets are valid VP8 on the outside (RFC 7741 descriptor, frame tag, key frame header), so that everything
 //! between the clients takes them for real ones.
 
+use crate::descriptor::{Described, Vp8, Vp9};
 use crate::seal::split_mix;
 
 const MAGIC: u32 = 0x57BE_5717;
@@ -19,6 +20,17 @@ pub struct TrackKey {
     pub number: usize,
 }
 
+/// A frame's place in the structure of its encoding: its layers, and what it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    pub spatial: u8,
+    pub temporal: u8,
+    /// How many frames back those are that it refers to; 0 is none.
+    pub references: [u8; 2],
+    /// It refers to the spatial layer below, of the same picture.
+    pub inter_layer: bool,
+}
+
 /// What a payload says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
@@ -32,6 +44,7 @@ pub struct Stamp {
     pub keyframe: bool,
     /// Counts the packets of a layer: a gap here is a gap in the source.
     pub serial: u32,
+    pub place: Place,
 }
 
 impl Stamp {
@@ -52,6 +65,9 @@ impl Stamp {
         bytes[16] = self.packet;
         bytes[17] = self.packets;
         bytes[18] = u8::from(self.keyframe);
+        bytes[19] = (self.place.spatial << 4) | self.place.temporal;
+        bytes[20..22].copy_from_slice(&self.place.references);
+        bytes[22] = u8::from(self.place.inter_layer);
         bytes
     }
 
@@ -68,6 +84,12 @@ impl Stamp {
             packet: bytes[16],
             packets: bytes[17],
             keyframe: bytes[18] == 1,
+            place: Place {
+                spatial: bytes[19] >> 4,
+                temporal: bytes[19] & 15,
+                references: [bytes[20], bytes[21]],
+                inter_layer: bytes[22] == 1,
+            },
         })
     }
 
@@ -124,15 +146,47 @@ impl Stamp {
         let mut payload = vec![0x80 | if first { 0x10 } else { 0 }, 0xe0];
         payload.extend_from_slice(&picture.to_be_bytes());
         payload.extend_from_slice(&[tl0_pic_idx, 0]);
-        if first {
+        self.stamped(self.vp8_header(payload, (640, 360)), size)
+    }
+
+    fn vp8_header(self, mut payload: Vec<u8>, (width, height): (u16, u16)) -> Vec<u8> {
+        if self.packet == 0 {
             // Frame tag: the lowest bit is clear in key frames; "show frame".
             payload.extend_from_slice(&[0x10 | u8::from(!self.keyframe), 0, 0]);
             if self.keyframe {
-                // Start code, then 640 × 360.
-                payload.extend_from_slice(&[0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01]);
+                // Start code, then the size.
+                payload.extend_from_slice(&[0x9d, 0x01, 0x2a]);
+                payload.extend_from_slice(&width.to_le_bytes());
+                payload.extend_from_slice(&height.to_le_bytes());
             }
         }
+        payload
+    }
+
+    /// A VP8 payload with a descriptor that has all its fields.
+    pub fn vp8_layered(self, descriptor: Vp8, resolution: (u16, u16), size: usize) -> Vec<u8> {
+        self.stamped(self.vp8_header(descriptor.write(), resolution), size)
+    }
+
+    /// A VP9 payload. A frame begins with the first byte of its header: marker, profile 0, shown, and whether it is key.
+    pub fn vp9(self, descriptor: Vp9, size: usize) -> Vec<u8> {
+        let mut payload = descriptor.write();
+        if descriptor.starts {
+            payload.push(if self.keyframe { 0x82 } else { 0x86 });
+        }
         self.stamped(payload, size)
+    }
+
+    /// Reads what [`Stamp::vp8_layered`] or [`Stamp::vp9`] wrote, and the descriptor as it is now.
+    pub fn parse_layered(payload: &[u8]) -> Result<(Self, Described), &'static str> {
+        if let Some((vp9, length)) = Vp9::parse(payload) {
+            let rest = payload.get(length + usize::from(vp9.starts)..).ok_or("a VP9 payload cut short")?;
+            if let Ok(stamp) = Self::parse(rest) {
+                return Ok((stamp, vp9.described()));
+            }
+        }
+        let (vp8, _) = Vp8::parse(payload).ok_or("a VP8 descriptor that lacks fields")?;
+        Ok((Self::parse_vp8(payload)?, vp8.described()))
     }
 
     /// Reads what [`Stamp::vp8`] wrote, whatever became of the descriptor.
@@ -174,7 +228,8 @@ fn a_stamp_reads_back_and_damage_shows() {
     for packet in [0, 1] {
         for keyframe in [false, true] {
             let track = TrackKey { client: 3, number: 1 };
-            let stamp = Stamp { track, layer: 2, frame: 70_000, packet, packets: 2, keyframe, serial: 99 };
+            let place = Place { spatial: 2, temporal: 1, references: [4, 2], inter_layer: true };
+            let stamp = Stamp { track, layer: 2, frame: 70_000, packet, packets: 2, keyframe, serial: 99, place };
             let mut payload = stamp.vp8(0x7fff, 5, 300);
             assert_eq!(payload.len(), 300);
             assert_eq!(Stamp::parse_vp8(&payload), Ok(stamp));

@@ -12,7 +12,7 @@ use stube::rtc::{Candidate, Crypto, Datagram, Engine, EngineConfig, Input, Outpu
 
 use crate::check::Faults;
 use crate::client::{Change, Client};
-use crate::member::{Joiner, Life, Member, public_address};
+use crate::member::{Joiner, Life, Member, mobile_address, public_address};
 use crate::model::Model;
 use crate::net::{Conditions, Host, Net, Packet};
 use crate::rng::Rng;
@@ -331,7 +331,10 @@ impl World {
 
     /// Whose address the world sees here.
     fn member_at(&self, address: SocketAddr) -> Option<usize> {
-        let seen = |index: &usize| [false, true].iter().any(|v6| public_address(*index, *v6).ip() == address.ip());
+        let seen = |index: &usize| {
+            let fixed = [false, true].iter().any(|v6| public_address(*index, *v6).ip() == address.ip());
+            fixed || mobile_address(*index) == address.ip()
+        };
         (0..self.members.len()).find(seen)
     }
 
