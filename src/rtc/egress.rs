@@ -30,6 +30,7 @@ use crate::rtp::extensions::{ExtensionIds, MAX_BLOCK_BYTES};
 use crate::rtp::header::FIXED_BYTES;
 use crate::rtp::rtcp::{self, ReportBlock};
 use crate::rtp::srtp::Sealer;
+use crate::units::Bitrate;
 
 /// Packets in one run, and bytes: what one GSO send takes (UDP_MAX_SEGMENTS is 64 on older kernels, 64 KB of IP).
 const RUN_PACKETS_MAX: usize = 60;
@@ -257,6 +258,11 @@ impl Egress {
     /// How fast it may be sent to.
     pub fn flow(&mut self) -> &mut Flow {
         &mut self.flow
+    }
+
+    /// What the network takes, if feedback has told.
+    pub fn estimate(&self) -> Option<Bitrate> {
+        self.flow.estimate()
     }
 
     /// Copies that wait.

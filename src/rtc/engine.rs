@@ -21,6 +21,7 @@ use crate::command::{EndReason, Notice, Transport};
 use crate::ids::{IdSource, RoomId, SessionId};
 use crate::media::meter::{DropReason, Drops};
 use crate::media::{self, Forward, PeerKey, Room};
+use crate::units::Bitrate;
 
 /// Sent buffers kept for the next runs; one is in use at a time.
 const SPARE_BUFFERS: usize = 4;
@@ -194,6 +195,12 @@ impl Engine {
     /// the connection on.
     pub fn knows(&self, datagram: &Datagram<'_>) -> bool {
         matches!(self.demux.route(datagram), Route::Peer { .. })
+    }
+
+    /// What the network takes to a session's client, if its feedback has told.
+    pub fn estimate(&self, session: SessionId) -> Option<Bitrate> {
+        let key = self.sessions.get(&session)?;
+        self.peers.get(key.0 as usize)?.as_ref()?.egress.estimate()
     }
 
     /// The last packet of a frame is still to come, and what was gathered of it waits for the next drain.

@@ -132,6 +132,11 @@ impl Flow {
         self.pacer.set_rate(congestion.pacing_rate(), now);
     }
 
+    /// What the network takes, if feedback has told.
+    pub fn estimate(&self) -> Option<Bitrate> {
+        self.congestion.as_ref().filter(|_| self.is_known).map(|congestion| congestion.estimate())
+    }
+
     /// What the network takes, if that is news: a first guess, or an estimate from feedback that has moved.
     pub fn take_estimate(&mut self) -> Option<(Bitrate, bool)> {
         let estimate = self.congestion.as_ref()?.estimate();

@@ -58,9 +58,7 @@ struct Wish {
 
 /// The server's estimate of a member's downlink, in bit/s.
 fn estimate(world: &World, member: usize) -> Option<u64> {
-    // The engine does not tell yet. Then: `world.engine.estimate_bps(world.members[member].session)`.
-    let _ = (world, member);
-    None
+    Some(world.engine.estimate(world.members[member].session)?.as_bps())
 }
 
 impl Stage {
