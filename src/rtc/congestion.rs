@@ -82,6 +82,10 @@ const SETTLED_US: u64 = 3_000_000;
 const MAX_LOSS_TO_BELIEVE: f32 = 0.03;
 /// If nothing is in flight, feedback can be asked for by probing only: so long after the last.
 const IDLE_PROBE_US: u64 = 2_000_000;
+/// With less queue than this, in microseconds, an estimate that is not in use does not fall; with more, by no more than
+/// to this share at a time.
+const QUEUE_US: i64 = 30_000;
+const UNUSED_FALL: f64 = 0.85;
 /// Round trips beyond this are nonsense.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(60);
 
@@ -381,6 +385,22 @@ impl Congestion {
             && self.estimate < arrived * MAX_FALL
         {
             self.set_estimate(arrived * CAUGHT);
+        }
+        self.catch_unfounded_fall(before);
+    }
+
+    /// GoogCC measures falls by what arrives, for its senders adapt to the estimate. We send layers, at times a fraction
+    /// of it, and then what arrives says little: a keyframe's queue of a moment or some loss would end in a spiral.
+    fn catch_unfounded_fall(&mut self, before: Bitrate) {
+        let used = self.strain.arrived().unwrap_or(Bitrate::ZERO);
+        let in_use = used > before * MIN_USE || self.now_us < ORIGIN_US + SETTLED_US;
+        if self.estimate >= before * FALL || in_use || self.loss.ratio(self.now_us) > MAX_LOSS_TO_PROBE {
+            return;
+        }
+        let queue_us = self.strain.queue_us();
+        let least = if queue_us < QUEUE_US { before } else { before * UNUSED_FALL };
+        if self.estimate < least {
+            self.set_estimate(least);
         }
     }
 

@@ -107,6 +107,13 @@ impl Strain {
         Some(Bitrate::from_bps(bps as u64))
     }
 
+    /// How much longer packets take than they did at best in the last second, in microseconds.
+    pub fn queue_us(&self) -> i64 {
+        let slots = self.slots.get(..self.filled).unwrap_or_default();
+        let best = slots.iter().map(|slot| slot.delay_us).min();
+        slots.first().zip(best).map_or(0, |(newest, best)| newest.delay_us - best)
+    }
+
     fn judge(&self) -> Option<Strained> {
         if self.filled <= RATE_SLOTS {
             return None;
