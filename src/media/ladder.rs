@@ -46,7 +46,11 @@ impl Ladder {
             let (top_spatial, top_temporal) = (rates.top_spatial(), rates.top_temporal());
             for spatial in 0..=top_spatial {
                 let height = rates.size(spatial).map(|(_, height)| height);
-                for temporal in 0..=top_temporal {
+                // Of the larger pictures a frame rate of a quarter is no use: the next smaller one at all of its frames
+                // looks better and costs less.
+                let is_lowest = ladder.rungs.is_empty();
+                let lowest_temporal = if is_lowest { 0 } else { top_temporal.saturating_sub(1) };
+                for temporal in lowest_temporal..=top_temporal {
                     let rung = Rung { layer: Layer { encoding, spatial, temporal }, height };
                     ladder.push(rung, rates.price(spatial, temporal));
                 }

@@ -15,15 +15,19 @@ use crate::units::Bitrate;
 
 /// A track that sent nothing for this long is not alive; a screen share of 1 fps must not count as dead.
 const ALIVE: Duration = Duration::from_secs(3);
-/// The same for one of several encodings: whoever sees it can see another. str0m calls a stream paused after as long.
+/// The same for one of several encodings, while the others go on: whoever sees it can see another. str0m calls a stream
+/// paused after as long.
 const ENCODING_ALIVE: Duration = Duration::from_millis(1500);
+/// The same, for an encoding that comes so often: browsers drop the highest when their network gets tight.
+const FREQUENT: Duration = Duration::from_millis(100);
+const FREQUENT_ALIVE: Duration = Duration::from_millis(700);
 /// An encoding that was asked for again is believed to come for this long: a browser starts its encoder, and its
 /// bandwidth estimate may need to rise first.
 const REVIVAL: Duration = Duration::from_secs(3);
 /// How often tracks and their encodings are looked at.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The same for a track with several encodings.
-const LAYERED_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+const LAYERED_LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// After its first packet a track's layers are measured this soon.
 pub const FIRST_LOOK: Duration = Duration::from_millis(300);
 /// The track's codec is another one when the old has not come for this long. A publisher may mix codecs, packet by
@@ -50,6 +54,8 @@ pub struct Track {
     /// those who can be seen.
     pub alive: bool,
     published_at: Instant,
+    /// When anything of it last came.
+    heard_at: Option<Instant>,
     /// When a packet in [`Self::codec`] last came.
     codec_heard_at: Option<Instant>,
     /// The slots it is bound to.
@@ -70,6 +76,8 @@ pub struct Encoding {
     pub needed_at: Instant,
     pub revived_at: Option<Instant>,
     last_packet: Option<Instant>,
+    /// The longest time between two packets of late; shrinks by an eighth with each.
+    interval: Duration,
     /// The latest packet so far: SSRC and sequence number.
     latest: Option<(u32, u64)>,
 }
@@ -106,6 +114,7 @@ impl Track {
             needed_at: now,
             revived_at: None,
             last_packet: None,
+            interval: ENCODING_ALIVE,
             latest: None,
         };
         Self {
@@ -120,6 +129,7 @@ impl Track {
             announced: false,
             alive: true,
             published_at: now,
+            heard_at: None,
             codec_heard_at: None,
             encodings: rids.into_iter().enumerate().map(encoding).collect(),
             subscribers: Vec::new(),
@@ -153,8 +163,8 @@ impl Track {
     pub fn note(&mut self, encoding: EncodingIndex, packet: &Packet, now: Instant) -> Noted {
         let mut noted = Noted { start: packet.keyframe, changed: false, awakened: false };
         if let Some(encoding) = self.encodings.get_mut(usize::from(encoding.0)) {
-            noted.awakened = encoding.last_packet.is_none_or(|at| now.saturating_duration_since(at) >= ENCODING_ALIVE);
-            encoding.last_packet = Some(now);
+            noted.awakened = encoding.heard(now);
+            self.heard_at = Some(now);
             noted.changed = encoding.rates.note(packet, now);
             match encoding.latest {
                 Some((ssrc, seq)) if ssrc == packet.ssrc && seq > packet.seq => noted.start = false,
@@ -199,8 +209,8 @@ impl Track {
     /// Builds the ladder anew. Whether it is another.
     pub fn measure(&mut self, now: Instant) -> bool {
         self.encodings.iter_mut().for_each(|encoding| encoding.rates.measure(now));
-        let several = self.encodings.len() > 1;
-        let can_be_had = |(_, encoding): &(usize, &Encoding)| encoding.can_be_had(several, now);
+        let latest = self.heard_at.filter(|_| self.encodings.len() > 1);
+        let can_be_had = |(_, encoding): &(usize, &Encoding)| encoding.can_be_had(latest, now);
         let ladder = Ladder::of(
             self.encodings
                 .iter()
@@ -254,10 +264,21 @@ impl Track {
 }
 
 impl Encoding {
-    /// Whether it may be chosen: it comes, or would come if it were asked for.
-    fn can_be_had(&self, several: bool, now: Instant) -> bool {
+    /// A packet came. Whether after a silence.
+    fn heard(&mut self, now: Instant) -> bool {
+        let Some(before) = self.last_packet.replace(now) else { return true };
+        let passed = now.saturating_duration_since(before);
+        self.interval = passed.max(self.interval * 7 / 8).min(ENCODING_ALIVE);
+        passed >= ENCODING_ALIVE
+    }
+
+    /// Whether it may be chosen: it comes, or would come if it were asked for. `latest`: when the last packet of any of
+    /// several encodings came; if all fall silent, that is the publisher's network.
+    fn can_be_had(&self, latest: Option<Instant>, now: Instant) -> bool {
         let within = |at: Option<Instant>, span| at.is_some_and(|at| now.saturating_duration_since(at) < span);
-        let comes = within(self.last_packet, if several { ENCODING_ALIVE } else { ALIVE });
+        let patience = if self.interval < FREQUENT { FREQUENT_ALIVE } else { ENCODING_ALIVE };
+        let falls_behind = latest.zip(self.last_packet).is_some_and(|(latest, own)| own + patience <= latest);
+        let comes = within(self.last_packet, ALIVE) && !falls_behind;
         self.last_packet.is_some() && (comes || !self.active || within(self.revived_at, REVIVAL))
     }
 }

@@ -86,6 +86,8 @@ const IDLE_PROBE_US: u64 = 2_000_000;
 /// to this share at a time.
 const QUEUE_US: i64 = 30_000;
 const UNUSED_FALL: f64 = 0.85;
+/// The deepest fall at a time before it is known what arrives: GoogCC's first ones go to the bottom.
+const FIRST_FALL: f64 = 0.7;
 /// Round trips beyond this are nonsense.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(60);
 
@@ -393,7 +395,11 @@ impl Congestion {
     /// of it, and then what arrives says little: a keyframe's queue of a moment or some loss would end in a spiral.
     fn catch_unfounded_fall(&mut self, before: Bitrate) {
         let used = self.strain.arrived().unwrap_or(Bitrate::ZERO);
-        let in_use = used > before * MIN_USE || self.now_us < ORIGIN_US + SETTLED_US;
+        let settled = self.now_us >= ORIGIN_US + SETTLED_US;
+        if !settled && used == Bitrate::ZERO && self.estimate < before * FIRST_FALL {
+            return self.set_estimate(before * FIRST_FALL);
+        }
+        let in_use = used > before * MIN_USE || !settled;
         if self.estimate >= before * FALL || in_use || self.loss.ratio(self.now_us) > MAX_LOSS_TO_PROBE {
             return;
         }

@@ -99,11 +99,9 @@ impl Strain {
 
     /// What arrived lately, if that is known.
     pub fn arrived(&self) -> Option<Bitrate> {
-        if self.filled <= RATE_SLOTS {
-            return None;
-        }
-        let bytes = self.slots[..RATE_SLOTS].iter().map(|slot| slot.arrived_bytes).sum();
-        let bps = rate(bytes, self.slots[0].arrived_us - self.slots[RATE_SLOTS].arrived_us)?;
+        let slots = self.filled.checked_sub(1)?.min(RATE_SLOTS);
+        let bytes = self.slots[..slots].iter().map(|slot| slot.arrived_bytes).sum();
+        let bps = rate(bytes, self.slots[0].arrived_us - self.slots[slots].arrived_us)?;
         Some(Bitrate::from_bps(bps as u64))
     }
 

@@ -44,11 +44,14 @@ const FIREFOX_PREFERENCES = {
   'network.connectivity-service.enabled': false,
 };
 
-/** @returns {Promise<{page: () => Promise<import('playwright-core').Page>, close: () => Promise<void>}>} */
-export async function startChromium() {
+/**
+ * @param {import('./netns.js').Namespace} [namespace]  where it runs, if not here
+ * @returns {Promise<{page: () => Promise<import('playwright-core').Page>, close: () => Promise<void>}>}
+ */
+export async function startChromium(namespace) {
   mustExist(CHROMIUM);
   const context = await chromium.launchPersistentContext(mkdtempSync(join(tmpdir(), 'chromium-')), {
-    executablePath: CHROMIUM,
+    executablePath: namespace?.executable(CHROMIUM) ?? CHROMIUM,
     headless: true,
     // With permission Chromium offers its addresses as they are, not as mDNS names.
     permissions: ['camera', 'microphone', 'clipboard-read', 'clipboard-write'],
@@ -58,12 +61,17 @@ export async function startChromium() {
   return { page: () => context.newPage(), close: () => context.close() };
 }
 
-/** @returns {Promise<{page: () => Promise<import('puppeteer-core').Page>, close: () => Promise<void>}>} */
-export async function startFirefox() {
+/**
+ * @param {import('./netns.js').Namespace} [namespace]  where it runs, if not here
+ * @param {number} [debuggingPort]  one that the namespace lets in, for Firefox is driven over TCP
+ * @returns {Promise<{page: () => Promise<import('puppeteer-core').Page>, close: () => Promise<void>}>}
+ */
+export async function startFirefox(namespace, debuggingPort) {
   mustExist(FIREFOX);
   const browser = await puppeteer.launch({
     browser: 'firefox',
-    executablePath: FIREFOX,
+    executablePath: namespace?.executable(FIREFOX) ?? FIREFOX,
+    ...(debuggingPort && { debuggingPort }),
     headless: true,
     timeout: 120_000,
     protocolTimeout: 120_000,

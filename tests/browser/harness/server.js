@@ -108,7 +108,8 @@ export class Server {
   }
 }
 
-function freeTcpPort() {
+/** One nobody listens on now. */
+export function freeTcpPort() {
   return new Promise((done, fail) => {
     const probe = createServer().on('error', fail);
     probe.listen(0, '127.0.0.1', () => {

@@ -2,6 +2,8 @@
 
 import { Call } from '/web/stube.js';
 import * as lipSync from './lips.js';
+import { landscape, talker } from './scenes.js';
+import { seal } from './seal.js';
 
 const SMALL = { width: 320, height: 180, frameRate: 15 };
 const PLAIN_AUDIO = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
@@ -9,20 +11,26 @@ const PLAIN_AUDIO = { echoCancellation: false, noiseSuppression: false, autoGain
 let call = null;
 let inbox = [];
 let states = [];
+let heard = [];
 let screen = null;
 let loopback = null;
 
 globalThis.peer = {
   /** Joins with fake devices; `devices` names those to open. */
-  async join({ url, token, devices = ['microphone', 'camera'], picture = SMALL, camera = {}, slots, tcpOnly, onePath, lips }) {
+  async join({ url, token, devices = ['microphone', 'camera'], picture = SMALL, talks = false, camera = {}, slots, tcpOnly, onePath, lips, sealed }) {
     if (tcpOnly) keepOnly(([, , protocol]) => protocol === 'tcp');
     if (onePath) keepOnly(isIpv4OverUdp);
     if (lips) lipSync.install(lips);
+    if (sealed) seal(sealed);
     const publish = [];
-    for (const source of devices) publish.push({ source, track: await open(source, picture), ...(source === 'camera' && camera) });
+    for (const source of devices) {
+      const track = talks && source === 'microphone' ? talker() : await open(source, picture);
+      publish.push({ source, track, ...(source === 'camera' && camera) });
+    }
     call = new Call({ url, token, publish, slots });
     call.on('message', (message) => inbox.push(message));
     call.on('state', (state) => states.push(state));
+    for (const type of ['slots', 'publish', 'speakers']) call.on(type, (message) => heard.push({ at: now(), ...message }));
     call.on('welcome', play);
     const start = performance.now();
     await call.join();
@@ -40,6 +48,9 @@ globalThis.peer = {
   tracksOf: (identity) => someone(identity)?.tracks ?? [],
   setMuted: ({ source, muted }) => call.setMuted(source, muted),
   isMuted: (source) => call.publications.get(source).muted,
+  /** What the server has said of slots, needs and speakers, each with its time. */
+  heard: (type) => heard.filter((message) => message.type === type),
+  now: () => now(),
   send: ({ topic, data, to }) => call.sendMessage(topic, data, to),
   want: (wish) => call.want(wish),
   restartIce: () => call.restartIce(),
@@ -102,6 +113,38 @@ globalThis.peer = {
     ));
   },
 
+  /**
+   * Milliseconds until the picture of this line has a height that fits, by the statistics of the browser: since the frame
+   * was decoded, or a little later.
+   */
+  async awaitHeight({ mid, least = 0, most = Infinity, withinMs }) {
+    const begin = now();
+    for (;;) {
+      const { frameHeight: height } = await inbound(mid);
+      const took = now() - begin;
+      if (height >= least && height <= most) return took;
+      if (took > withinMs) throw new Error(`the picture is ${height} lines high after ${Math.round(took)} ms`);
+      await pause(20);
+    }
+  },
+
+  /** One line of the statistics. */
+  inbound: (mid) => inbound(mid),
+
+  /** The audio levels (RFC 6464) of what comes in on a line, in dBov, each with its time: one every 20 ms or so. */
+  async levels({ mid, forMs }) {
+    const { receiver } = call.peerConnection.getTransceivers().find((line) => line.mid === mid);
+    const levels = [];
+    for (const end = now() + forMs; now() < end;) {
+      const [source] = receiver.getSynchronizationSources();
+      if (source && source.rtpTimestamp !== levels.at(-1)?.timestamp) {
+        levels.push({ timestamp: source.rtpTimestamp, at: source.timestamp, level: 20 * Math.log10(source.audioLevel) });
+      }
+      await pause(8);
+    }
+    return levels;
+  },
+
   /** All statistics, as the browser gives them. */
   reports: async () => [...(await call.peerConnection.getStats()).values()].map((report) => ({ ...report })),
 
@@ -139,7 +182,21 @@ function someone(identity) {
   return [...call.participants.values()].find((participant) => participant.identity === identity);
 }
 
+/** @returns {Promise<RTCInboundRtpStreamStats|{}>} */
+async function inbound(mid) {
+  const reports = [...(await call.peerConnection.getStats()).values()];
+  const { id } = call.peerConnection.getTransceivers().find((line) => line.mid === mid).receiver.track;
+  return { ...reports.find(({ type, trackIdentifier }) => type === 'inbound-rtp' && trackIdentifier === id) };
+}
+
+const now = () => performance.timeOrigin + performance.now();
+
+function pause(ms) {
+  return new Promise((done) => { setTimeout(done, ms); });
+}
+
 async function open(source, picture) {
+  if (source === 'camera' && picture.landscape) return landscape(picture);
   const wanted = source === 'microphone' ? { audio: PLAIN_AUDIO } : { video: picture };
   return (await navigator.mediaDevices.getUserMedia(wanted)).getTracks()[0];
 }
