@@ -73,6 +73,8 @@ export class Publication {
   async resume(transceiver) {
     this.transceiver = transceiver;
     transceiver.direction = 'sendonly';
+    // The server takes it for a new track, of which it needs everything until it says otherwise.
+    await this.#setActive(() => true);
     await transceiver.sender.replaceTrack(this.track);
   }
 
@@ -119,16 +121,18 @@ export class Publication {
    */
   apply(layers) {
     const wanted = new Map(layers.map(({ rid, active }) => [rid ?? '', active]));
+    return this.#setActive((encoding) => wanted.get(encoding.rid ?? '') ?? encoding.active);
+  }
+
+  /** One change at a time: a browser refuses parameters that were read before another change. */
+  #setActive(isActive) {
     const { sender } = this.transceiver;
-    // One at a time: a browser refuses parameters that were read before another change.
     this.#parameterTurn = this.#parameterTurn.then(async () => {
       const parameters = sender.getParameters();
-      for (const encoding of parameters.encodings) {
-        encoding.active = wanted.get(encoding.rid ?? '') ?? encoding.active;
-      }
+      for (const encoding of parameters.encodings) encoding.active = isActive(encoding);
       await sender.setParameters(parameters);
     }).catch(() => {
-      // The line is gone or being renegotiated; the server says it again when it matters.
+      // The line is gone: its successor begins with everything.
     });
     return this.#parameterTurn;
   }

@@ -33,6 +33,7 @@ const RESTARTS_FOR_MS = 30_000;
 const GIVE_UP_AFTER_MS = 120_000;
 /** How long the welcome may take once the server has answered the offer. */
 const WELCOME_WAIT_MS = 15_000;
+const DEPENDENCY_DESCRIPTOR = 'https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension';
 /** The server's limit for one message. */
 const MAX_MESSAGE_BYTES = 16 * 1024;
 
@@ -307,7 +308,9 @@ export class Call extends EventTarget {
   }
 
   #addSlotLines(kind, count) {
-    return Array.from({ length: count }, () => this.#session.pc.addTransceiver(kind, { direction: 'recvonly' }));
+    const lines = Array.from({ length: count }, () => this.#session.pc.addTransceiver(kind, { direction: 'recvonly' }));
+    if (kind === 'video') lines.forEach(askForDescriptor);
+    return lines;
   }
 
   #registerSlots(transceivers) {
@@ -497,4 +500,15 @@ export class Call extends EventTarget {
   #emit(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+}
+
+/**
+ * Asks for the dependency descriptor, which browsers do not by themselves on lines that receive. By it they tell spatial
+ * layers of AV1 apart, and keyframes of pictures that only the receiver can read.
+ */
+function askForDescriptor(line) {
+  if (!line.setHeaderExtensionsToNegotiate) return;
+  line.setHeaderExtensionsToNegotiate(line.getHeaderExtensionsToNegotiate().map((extension) => (
+    extension.uri === DEPENDENCY_DESCRIPTOR ? { ...extension, direction: 'sendrecv' } : extension
+  )));
 }

@@ -3,7 +3,7 @@
 import { icon } from './icons.js';
 
 /** A tile's picture is asked for in steps, so that resizing a window does not ask anew at each pixel. */
-const HEIGHT_STEPS = [90, 180, 360, 540, 720, 1080];
+const HEIGHT_STEPS = [90, 180, 360, 540, 720, 1080, 1440, 2160];
 const WISH_DELAY_MS = 150;
 const SPEAKING_LEVEL = 0.01;
 const RATIO = 16 / 9;
@@ -19,6 +19,7 @@ export class Tiles {
   #wish = '';
   #wishTimer = 0;
   #resizing = new ResizeObserver(() => this.#arrange());
+  #density = null;
 
   /** Shows a call from now on. */
   attach(call) {
@@ -26,14 +27,18 @@ export class Tiles {
     this.#wish = '';
     this.#lastSpoke.clear();
     for (const type of ['welcome', 'moved', 'participant', 'track', 'slots']) call.on(type, () => this.draw());
+    // What changed while there was no connection is not told yet.
+    call.on('state', () => this.#wishSoon());
     call.on('speakers', ({ speakers }) => this.#mark(speakers));
     this.#resizing.observe(this.#stage);
+    this.#watchDensity();
     this.draw();
   }
 
   /** Removes everything. */
   clear() {
     this.#resizing.disconnect();
+    this.#density?.abort();
     clearTimeout(this.#wishTimer);
     for (const tile of this.#shown.values()) tile.remove();
     this.#shown.clear();
@@ -112,6 +117,17 @@ export class Tiles {
     // Through the object model, for the content security policy forbids style attributes.
     this.#tiles.style.setProperty('--tile-width', `${Math.floor(best)}px`);
     this.#wishSoon();
+  }
+
+  /** The page may be dragged to a screen with other pixels, without any change of its size. */
+  #watchDensity() {
+    this.#density?.abort();
+    this.#density = new AbortController();
+    const { signal } = this.#density;
+    matchMedia(`(resolution: ${devicePixelRatio}dppx)`).addEventListener('change', () => {
+      this.#watchDensity();
+      this.#wishSoon();
+    }, { signal });
   }
 
   #wishSoon() {

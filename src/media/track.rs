@@ -209,7 +209,9 @@ impl Track {
     /// Builds the ladder anew. Whether it is another.
     pub fn measure(&mut self, now: Instant) -> bool {
         self.encodings.iter_mut().for_each(|encoding| encoding.rates.measure(now));
-        let latest = self.heard_at.filter(|_| self.encodings.len() > 1);
+        // With some of them stopped there is nothing to compare with, but something to go over to.
+        let stopped = self.encodings.iter().any(|encoding| !encoding.active);
+        let latest = if stopped { Some(now) } else { self.heard_at.filter(|_| self.encodings.len() > 1) };
         let can_be_had = |(_, encoding): &(usize, &Encoding)| encoding.can_be_had(latest, now);
         let ladder = Ladder::of(
             self.encodings

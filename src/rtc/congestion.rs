@@ -76,7 +76,7 @@ const PROVED: f64 = 0.85;
 const SUFFICES: f64 = 0.7;
 /// An estimate of which more than this share arrives lately is in use.
 const IN_USE: f64 = 0.6;
-/// In its first seconds GoogCC is not overruled: how much of it is in use is not known yet.
+/// In its first seconds on a path GoogCC is not overruled: how much of it is in use is not known yet.
 const SETTLED_US: u64 = 3_000_000;
 /// With more loss than this, packets that all arrived were lucky.
 const MAX_LOSS_TO_BELIEVE: f32 = 0.03;
@@ -132,6 +132,10 @@ pub struct Congestion {
     strain: Strain,
     proof: Proof,
     fell_at_us: u64,
+    /// When the network was last found strained.
+    strained_at_us: u64,
+    /// When the first seconds on a path are over.
+    settled_at_us: u64,
     /// Until then GoogCC may not go beyond what a strained network was left with.
     held_until_us: Option<u64>,
     /// Sent since GoogCC was last told, and when the last of it.
@@ -173,6 +177,8 @@ impl Congestion {
             strain: Strain::default(),
             proof: Proof::default(),
             fell_at_us: 0,
+            strained_at_us: 0,
+            settled_at_us: ORIGIN_US + SETTLED_US,
             held_until_us: None,
             untold: None,
             alive_at_us: ORIGIN_US,
@@ -373,6 +379,7 @@ impl Congestion {
     /// Before GoogCC weighs the feedback, for what it then finds is an upper limit on what we set here.
     fn yield_if_strained(&mut self) {
         let Some(strained) = self.strain.verdict() else { return };
+        self.strained_at_us = self.now_us;
         let rate = strained.instead.max(self.config.min);
         if rate < self.estimate && strained.sent > self.estimate * MIN_USE {
             self.set_estimate(rate);
@@ -394,12 +401,14 @@ impl Congestion {
     /// GoogCC measures falls by what arrives, for its senders adapt to the estimate. We send layers, at times a fraction
     /// of it, and then what arrives says little: a keyframe's queue of a moment or some loss would end in a spiral.
     fn catch_unfounded_fall(&mut self, before: Bitrate) {
-        let used = self.strain.arrived().unwrap_or(Bitrate::ZERO);
-        let settled = self.now_us >= ORIGIN_US + SETTLED_US;
-        if !settled && used == Bitrate::ZERO && self.estimate < before * FIRST_FALL {
+        let used = self.strain.arrived();
+        let settled = self.now_us >= self.settled_at_us;
+        if !settled && used.is_none() && self.estimate < before * FIRST_FALL {
             return self.set_estimate(before * FIRST_FALL);
         }
-        let in_use = used > before * MIN_USE || !settled;
+        // So little that it cannot be told is not much, unless a strained network has just made us begin to count anew.
+        let strained = self.now_us < self.strained_at_us + CALM_US;
+        let in_use = !settled || used.map_or(strained, |used| used > before * MIN_USE);
         if self.estimate >= before * FALL || in_use || self.loss.ratio(self.now_us) > MAX_LOSS_TO_PROBE {
             return;
         }
@@ -412,10 +421,14 @@ impl Congestion {
 
     /// A probe came through unharmed, and GoogCC does not see it: it begins anew from there.
     fn believe_proof(&mut self) {
-        let Some((cluster, bytes)) = self.prober.awaited().filter(|_| self.now_us > ORIGIN_US + SETTLED_US) else {
+        let Some((cluster, bytes)) = self.prober.awaited().filter(|_| self.now_us > self.settled_at_us) else {
             return;
         };
-        let Some(proved) = self.proof.rate(cluster, bytes) else { return };
+        let planned = self.prober.cluster(cluster).map_or(0, |cluster| cluster.rate_bps);
+        // Media that waited may have made it a burst; that an instant took so much proves little.
+        let Some(proved) = self.proof.rate(cluster, bytes).map(|rate| rate.min(Bitrate::from_bps(planned))) else {
+            return;
+        };
         let rate = (proved * PROVED).clamp(self.config.min, self.limit());
         // With the estimate in use GoogCC knows better: it sees queues that a short probe does not fill.
         let used = self.strain.arrived().unwrap_or(Bitrate::ZERO);
@@ -445,6 +458,7 @@ impl Congestion {
         self.advance(now);
         self.loss = LossMeter::default();
         self.prober = Prober::new();
+        self.settled_at_us = self.now_us + SETTLED_US;
         self.begin_anew(self.config.start);
     }
 

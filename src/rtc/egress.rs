@@ -394,6 +394,15 @@ impl Egress {
         }
     }
 
+    /// The receiver is reached over another network now. What was under way on the old one is lost: video goes on with
+    /// keyframes.
+    pub fn path_changed(&mut self, stats: &mut Stats, now: Instant) {
+        self.flow.path_changed(now);
+        self.starve(stats);
+        let sent = |(_, stream): &(usize, &OutStream)| stream.kind == MediaKind::Video && stream.has_sent();
+        self.starved = self.streams.iter().enumerate().filter(sent).map(|(slot, _)| slot as u16).collect();
+    }
+
     /// A slot whose video was given up since the last call.
     pub fn take_starved(&mut self) -> Option<usize> {
         self.starved.pop().map(usize::from)

@@ -358,7 +358,12 @@ impl Engine {
     fn bind(&mut self, key: PeerKey, request: &Datagram<'_>, now: Instant) {
         let Datagram { transport, source, destination: local, .. } = *request;
         let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
+        let before = peer.path.current(now).map(|hop| hop.remote.ip());
         peer.path.checked(Hop { transport, remote: source, local }, demux::nominates(request.contents), now);
+        // Another port is a NAT's whim, another address another network.
+        if before.is_some_and(|before| peer.path.current(now).is_some_and(|hop| hop.remote.ip() != before)) {
+            peer.egress.path_changed(&mut self.shared.stats, now);
+        }
         if matches!(peer.phase, Phase::Lost { .. }) {
             peer.phase = Phase::Connected;
         }

@@ -132,6 +132,14 @@ impl Flow {
         self.pacer.set_rate(congestion.pacing_rate(), now);
     }
 
+    /// The receiver is reached over another network now.
+    pub fn path_changed(&mut self, now: Instant) {
+        if let Some(congestion) = &mut self.congestion {
+            congestion.path_changed(now);
+            self.pacer.set_rate(congestion.pacing_rate(), now);
+        }
+    }
+
     /// What the network takes, if feedback has told.
     pub fn estimate(&self) -> Option<Bitrate> {
         self.congestion.as_ref().filter(|_| self.is_known).map(|congestion| congestion.estimate())

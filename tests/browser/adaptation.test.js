@@ -4,7 +4,7 @@
 // The publisher is here, with a camera whose encodings use up their bitrates.
 
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { after, afterEach, before, describe, test } from 'node:test';
 import { startChromium, startFirefox } from './harness/browsers.js';
 import { eventually, pause } from './harness/eventually.js';
 import { Namespace } from './harness/netns.js';
@@ -15,20 +15,27 @@ import { startSite } from './harness/site.js';
 const NARROW_KBIT = 300;
 const MIDDLE_KBIT = 2_000;
 const JOINER_KBIT = 5_000;
-const HEIGHT = 720;
-const PICTURE = { width: 1280, height: HEIGHT, frameRate: 15, landscape: true };
+const HEIGHT = 360;
+const PICTURE = { width: 640, height: HEIGHT, frameRate: 15, landscape: true };
+/** Smaller ones have fewer layers: libwebrtc takes no more than the size allows. */
+const SVC_PICTURE = { ...PICTURE, width: 960, height: 540 };
 const SIMULCAST = { simulcast: true, codecs: ['VP8'] };
-/** How long the first estimates take. */
+/** How long it may take until the picture is as it should be, and how long it may still change after that. */
 const SETTLE_MS = 20_000;
+const START_MS = 5_000;
 const WINDOW_MS = 20_000;
 const FALL_MS = 5_000;
 /** No picture may stand still for so long; on a busy machine every browser stutters. */
 const STILL_MS = 3_000;
+/** Nor freeze for more than this share of the time. */
+const FROZEN_MAX = 0.3;
 const SLOTS = { audio: 1, video: 1 };
 
 describe('adaptive quality', () => {
   const homes = {};
   const browsers = {};
+  /** Whoever has joined in the test that runs. */
+  const present = [];
   let site;
   let server;
   let room;
@@ -48,6 +55,12 @@ describe('adaptive quality', () => {
     for (const [name, home] of Object.entries(homes)) browsers[name] = await startChromium(home);
     room = await server.room('adaptation');
   });
+  afterEach(async () => {
+    for (const peer of present.splice(0)) await peer.leave();
+    await browsers.firefox?.close();
+    delete browsers.firefox;
+    for (const home of Object.values(homes)) await Promise.all([home.widen(), home.calm()]);
+  });
   after(async () => {
     for (const browser of Object.values(browsers)) await browser.close();
     await server?.stop();
@@ -55,109 +68,194 @@ describe('adaptive quality', () => {
     site.close();
   });
 
-  const join = (where, identity, options) => Peer.join({ site, server, browser: browsers[where] }, room, identity, options);
+  async function join(where, identity, options) {
+    const peer = await Peer.join({ site, server, browser: browsers[where] }, room, identity, options);
+    present.push(peer);
+    return peer;
+  }
+
   const publish = (identity, options) => join('publisher', identity, { devices: ['camera'], picture: PICTURE, ...options });
 
   /** Someone who watches a publisher's camera at full size. */
-  async function view(where, publisher, { as = where, ...options } = {}) {
-    const peer = await join(where, as, { devices: [], slots: SLOTS, ...options });
+  async function view(where, publisher) {
+    const peer = await join(where, where, { devices: [], slots: SLOTS });
     const viewer = new Viewer(peer, publisher);
     await viewer.want(HEIGHT);
     return viewer;
   }
 
-  /** Viewers with links that take ever more. */
-  async function viewAll(publisher) {
-    await homes.narrow.narrow(NARROW_KBIT);
-    await homes.middle.narrow(MIDDLE_KBIT);
-    return Promise.all(['narrow', 'middle', 'free'].map((where) => view(where, publisher)));
+  /** Viewers on the links of these names, of which some are narrow. */
+  async function viewFrom(publisher, links) {
+    for (const [name, kbit] of Object.entries(links)) if (kbit) await homes[name].narrow(kbit);
+    return Promise.all(Object.keys(links).map((where) => view(where, publisher)));
   }
 
-  describe('VP8 simulcast', () => {
-    let publisher;
-    let narrow;
-    let middle;
-    let free;
+  /** Looks at all pictures for a while, and tells what it saw. */
+  async function watch(context, viewers, forMs) {
+    const sights = await Promise.all(viewers.map((viewer) => viewer.watch(forMs)));
+    for (const [index, viewer] of viewers.entries()) context.diagnostic(`${sights[index]}; ${await viewer.story()}`);
+    context.diagnostic(await storyOf(viewers[0].publisher));
+    return sights;
+  }
 
-    before(async () => {
-      publisher = await publish('ada', { camera: SIMULCAST });
-      [narrow, middle, free] = await viewAll(publisher);
+  test('each link gets what it takes', async (context) => {
+    const publisher = await publish('ada', { camera: SIMULCAST });
+    const viewers = await viewFrom(publisher, { narrow: NARROW_KBIT, middle: MIDDLE_KBIT, free: null });
+    const [narrow, middle, free] = viewers;
+    const took = await free.awaitHeight({ least: HEIGHT, withinMs: SETTLE_MS });
+    context.diagnostic(`unlimited: full size ${took} ms after all have joined`);
+    await middle.awaitHeight({ least: HEIGHT / 2, withinMs: SETTLE_MS });
+    await narrow.awaitHeight({ least: 1, most: HEIGHT / 2 - 1, withinMs: SETTLE_MS });
+    await pause(START_MS);
+    const sights = await watch(context, viewers, WINDOW_MS);
+    for (const sight of sights) sight.assertFlows();
+    assert.ok(sights[0].share((height) => height < HEIGHT / 2) > 0.6, 'the narrow link carries the small picture');
+    assert.ok(sights[1].share((height) => height >= HEIGHT / 2) > 0.9, 'the middle one half the height at least');
+    assert.ok(sights[2].share((height) => height === HEIGHT) > 0.9, 'the free one all');
+  });
+
+  test('a link that becomes narrow gets less at once, and all again when it is free', async (context) => {
+    const publisher = await publish('ada', { camera: SIMULCAST });
+    const viewer = await view('free', publisher);
+    await viewer.awaitHeight({ least: HEIGHT, withinMs: SETTLE_MS });
+    await pause(START_MS);
+    await homes.free.narrow(NARROW_KBIT);
+    const [fell, [seen]] = await Promise.all([
+      viewer.awaitHeight({ least: 1, most: HEIGHT - 1, withinMs: FALL_MS }),
+      watch(context, [viewer], 12_000),
+    ]);
+    context.diagnostic(`${NARROW_KBIT} kbit/s: smaller after ${fell} ms; queue ${JSON.stringify(await homes.free.queue())}`);
+    await homes.free.widen();
+    const rose = await viewer.awaitHeight({ least: HEIGHT, withinMs: 20_000 });
+    context.diagnostic(`free again: full size after ${rose} ms; ${await viewer.story()}`);
+    seen.assertFlows();
+  });
+
+  test('a small tile gets the small encoding, and the others stop', async (context) => {
+    const publisher = await publish('ada', { camera: SIMULCAST });
+    const viewer = await view('free', publisher);
+    await viewer.awaitHeight({ least: HEIGHT, withinMs: SETTLE_MS });
+    await viewer.want(HEIGHT / 4);
+    const fell = await viewer.awaitHeight({ least: 1, most: HEIGHT / 4, withinMs: 2_000 });
+    await eventually('the publisher is told', async () => (
+      (await publisher.do('heard', 'publish')).at(-1)?.layers.every(({ rid, active }) => active === (rid === 'q'))
+    ), 8_000);
+    const told = (await publisher.do('now')) - (await publisher.do('heard', 'publish')).at(-1).at;
+    await pause(500);
+    const before = await bytesSent(publisher);
+    await pause(2_000);
+    const grown = Object.entries(await bytesSent(publisher)).map(([rid, bytes]) => [rid, bytes - before[rid]]);
+    context.diagnostic(`small after ${fell} ms; told ${Math.round(told)} ms ago; bytes in 2 s: ${JSON.stringify(grown)}`);
+    for (const [rid, bytes] of grown) assert.equal(bytes > 0, rid === 'q', `${rid} sends ${bytes} bytes`);
+    await viewer.want(HEIGHT);
+    const rose = await viewer.awaitHeight({ least: HEIGHT, withinMs: 5_000 });
+    context.diagnostic(`full size after ${rose} ms; ${await viewer.story()}; ${await storyOf(publisher)}`);
+    assert.ok(rose < 2_000, `${rose} ms`);
+  });
+
+  test('some loss is no reason for less', async (context) => {
+    const publisher = await publish('ada', { camera: SIMULCAST });
+    const viewer = await view('free', publisher);
+    await viewer.awaitHeight({ least: HEIGHT, withinMs: SETTLE_MS });
+    await pause(START_MS);
+    await homes.free.lose(2);
+    const [seen] = await watch(context, [viewer], 12_000);
+    context.diagnostic(JSON.stringify(await homes.free.counts()));
+    seen.assertFlows();
+    assert.ok(seen.frozen < FROZEN_MAX, `frozen for ${seen.frozen} of the time`);
+    assert.ok(seen.share((height) => height === HEIGHT) > 0.9, 'full size');
+  });
+
+  test('whoever joins on a good link soon has all', async (context) => {
+    const publisher = await publish('ada', { camera: SIMULCAST });
+    // Whoever else is there keeps all encodings alive.
+    const other = await view('free', publisher);
+    await other.awaitHeight({ least: HEIGHT, withinMs: SETTLE_MS });
+    await homes.middle.narrow(JOINER_KBIT);
+    const begin = performance.now();
+    const joiner = await view('middle', publisher);
+    const took = await joiner.awaitHeight({ least: HEIGHT, withinMs: 8_000 });
+    context.diagnostic(`full size after ${Math.round(performance.now() - begin)} ms, of which ${took} ms after the join; ${await joiner.story()}`);
+  });
+
+  test('whoever waits alone in the room is seen by who comes later', async (context) => {
+    const publisher = await publish('alone', { camera: SIMULCAST });
+    await eventually('nothing is needed', async () => (
+      (await publisher.do('heard', 'publish')).at(-1)?.layers.every(({ active }) => !active)
+    ), 10_000);
+    const viewer = await view('free', publisher);
+    const took = await viewer.awaitHeight({ least: HEIGHT, withinMs: 10_000 });
+    context.diagnostic(`full size after ${took} ms; ${await viewer.story()}; ${await storyOf(publisher)}`);
+  });
+
+  test('Firefox on a narrow link gets a small picture that moves', async (context) => {
+    const publisher = await publish('ada', { camera: SIMULCAST });
+    browsers.firefox = await startFirefox(homes.narrow, firefoxPort);
+    await homes.narrow.narrow(NARROW_KBIT);
+    const viewer = await view('firefox', publisher);
+    await viewer.awaitHeight({ least: 1, most: HEIGHT / 2 - 1, withinMs: SETTLE_MS });
+    const [seen] = await watch(context, [viewer], 12_000);
+    seen.assertFlows();
+    assert.ok(seen.share((height) => height < HEIGHT / 2) > 0.6, 'small');
+  });
+
+  for (const [codec, picture, links] of [
+    ['VP9', SVC_PICTURE, { narrow: NARROW_KBIT, free: null, middle: MIDDLE_KBIT }],
+    ['AV1', PICTURE, { narrow: NARROW_KBIT, free: null }],
+  ]) {
+    test(`${codec} in spatial layers: each link gets what it takes`, async (context) => {
+      const encodings = [{ scalabilityMode: 'L3T3_KEY', maxBitrate: 1_500_000 }];
+      const publisher = await publish(codec, { picture, camera: { codecs: [codec], encodings } });
+      const viewers = await viewFrom(publisher, links);
+      const [narrow, free, middle] = viewers;
+      const full = picture.height;
+      await free.awaitHeight({ least: full, withinMs: SETTLE_MS });
+      await narrow.awaitHeight({ least: 1, most: full / 2, withinMs: SETTLE_MS });
+      await middle?.awaitHeight({ least: full / 2, withinMs: SETTLE_MS });
+      await pause(START_MS);
+      const sights = await watch(context, viewers, 10_000);
+      for (const sight of sights) sight.assertFlows();
+      assert.ok(sights[0].share((height) => height < full) > 0.6, 'the narrow link carries a small picture');
+      assert.ok(sights[1].share((height) => height === full) > 0.9, 'the free one all');
+      assert.ok((sights[2]?.share((height) => height >= full / 2) ?? 1) > 0.9, 'the middle one half the height at least');
     });
-    after(() => publisher?.leave());
+  }
 
-    test('each link gets what it takes', (context) => assertEachGetsItsOwn(context, { narrow, middle, free, homes }));
-
-    test('a link that becomes narrow gets less at once, and all again when it is free', async (context) => {
-      await narrow.leave();
-      await middle.leave();
-      await homes.free.narrow(NARROW_KBIT);
-      const fell = await free.awaitHeight({ most: HEIGHT - 1, withinMs: FALL_MS });
-      context.diagnostic(`${NARROW_KBIT} kbit/s: smaller after ${fell} ms`);
-      const seen = await free.watch(8_000);
-      context.diagnostic(`narrow: ${seen}; queue ${JSON.stringify(await homes.free.queue())}`);
-      await homes.free.widen();
-      const rose = await free.awaitHeight({ least: HEIGHT, withinMs: 20_000 });
-      context.diagnostic(`free again: full size after ${rose} ms; ${await free.story()}`);
-      seen.assertFlows();
+  for (const [what, clear] of [['but for the header of VP8', true], ['whole', false]]) {
+    test(`frames may be sealed, ${what}`, async (context) => {
+      const sealed = { clear };
+      const peer = await join('free', 'viewer', { devices: [], slots: SLOTS, sealed });
+      const devices = ['microphone', 'camera'];
+      const publisher = await publish('sealed', { devices, talks: true, camera: SIMULCAST, sealed });
+      const viewer = new Viewer(peer, publisher);
+      await viewer.want(HEIGHT);
+      const rose = await viewer.awaitHeight({ least: HEIGHT, withinMs: SETTLE_MS });
+      const sights = [await viewer.watch(2_000)];
+      await viewer.want(HEIGHT / 4);
+      const fell = await viewer.awaitHeight({ least: 1, most: HEIGHT / 4, withinMs: 3_000 });
+      sights.push(await viewer.watch(2_000));
+      context.diagnostic(`full size after ${rose} ms, small after ${fell} ms; ${sights.join('; ')}; ${await viewer.story()}`);
+      for (const sight of sights) sight.assertFlows();
+      await peer.hears('sealed', 'microphone');
+      assert.deepEqual(await namesOfSpeakers(peer), ['sealed']);
     });
+  }
 
-    test('a small tile gets the small encoding, and the others stop', async (context) => {
-      await free.want(HEIGHT / 4);
-      const fell = await free.awaitHeight({ most: HEIGHT / 4, withinMs: 2_000 });
-      const stopped = await eventually('the publisher is told', async () => {
-        const layers = (await publisher.do('heard', 'publish')).at(-1)?.layers;
-        return layers?.every(({ rid, active }) => active === (rid === 'q')) && layers;
-      }, 8_000);
-      context.diagnostic(`small after ${fell} ms; ${JSON.stringify(stopped)}`);
-      await pause(500);
-      const before = await encodings(publisher);
-      await pause(2_000);
-      const grown = Object.entries(await encodings(publisher)).map(([rid, bytes]) => [rid, bytes - before[rid]]);
-      context.diagnostic(`bytes in 2 s: ${JSON.stringify(grown)}`);
-      for (const [rid, bytes] of grown) assert.equal(bytes > 0, rid === 'q', `${rid} sends ${bytes} bytes`);
-      await free.want(HEIGHT);
-      const rose = await free.awaitHeight({ least: HEIGHT, withinMs: 5_000 });
-      context.diagnostic(`full size after ${rose} ms; ${await free.story()}`);
-      assert.ok(rose < 2_000, `${rose} ms`);
-    });
-
-    test('some loss is no reason for less', async (context) => {
-      await homes.free.lose(2);
-      try {
-        const seen = await free.watch(12_000);
-        context.diagnostic(`${seen}; ${JSON.stringify(await homes.free.counts())}; ${await free.story()}`);
-        seen.assertFlows();
-        assert.ok(seen.share((height) => height === HEIGHT) > 0.9, 'full size');
-      } finally {
-        await homes.free.calm();
-      }
-    });
-
-    test('whoever joins on a good link soon has all', async (context) => {
-      await homes.middle.narrow(JOINER_KBIT);
-      const begin = performance.now();
-      const joiner = await view('middle', publisher, { as: 'joiner' });
-      await joiner.awaitHeight({ least: HEIGHT, withinMs: 8_000 });
-      context.diagnostic(`full size after ${Math.round(performance.now() - begin)} ms; ${await joiner.story()}`);
-      await joiner.leave();
-    });
-
-    test('Firefox on a narrow link gets a small picture that moves', async (context) => {
-      const firefox = await startFirefox(homes.narrow, firefoxPort);
-      try {
-        browsers.firefox = firefox;
-        const viewer = await view('firefox', publisher);
-        await viewer.awaitHeight({ least: 1, most: HEIGHT / 2 - 1, withinMs: SETTLE_MS });
-        const seen = await viewer.watch(12_000);
-        context.diagnostic(`${seen}; ${await viewer.story()}`);
-        seen.assertFlows();
-        assert.ok(seen.share((height) => height < HEIGHT / 2) > 0.6, 'small');
-      } finally {
-        delete browsers.firefox;
-        await firefox.close();
-      }
-      await free.leave();
-    });
+  test('talkers are named, also to whoever comes later; beeps are not', async (context) => {
+    const ear = await join('free', 'ear', { devices: [], slots: { audio: 2, video: 0 } });
+    await publish('beeper', { devices: ['microphone'] });
+    await ear.hears('beeper', 'microphone');
+    await pause(3_000);
+    const [{ mid }] = await ear.received();
+    context.diagnostic(`Chromium's fake microphone: ${sounds(await ear.do('levels', { mid, forMs: 2_000 }))}`);
+    assert.deepEqual(await ear.do('heard', 'speakers'), []);
+    const begin = await ear.do('now');
+    await publish('talker', { devices: ['microphone'], talks: true });
+    await eventually('the talker is named', async () => (await namesOfSpeakers(ear)).join() === 'talker');
+    const [{ at }] = await ear.do('heard', 'speakers');
+    context.diagnostic(`named ${Math.round(at - begin)} ms after the talker began to join`);
+    const late = await join('narrow', 'late', { devices: [], slots: { audio: 2, video: 0 } });
+    await eventually('whoever comes later is told', async () => (await namesOfSpeakers(late)).join() === 'talker', 3_000);
   });
 });
 
@@ -182,7 +280,7 @@ class Viewer {
     try {
       return Math.round(await this.peer.do('awaitHeight', { mid: this.mid, ...options }));
     } catch (error) {
-      throw new Error(`${error.message}; ${await this.story()}`);
+      throw new Error(`${this.peer.identity}: ${error.message}; ${await this.story()}; ${await storyOf(this.publisher)}`);
     }
   }
 
@@ -205,11 +303,7 @@ class Viewer {
     const told = heard.map(({ at, state, layer }) => (
       `${((at - now) / 1_000).toFixed(1)} s ${state}${layer ? ` ${layer.rid ?? ''}s${layer.spatial ?? '-'}t${layer.temporal ?? '-'}` : ''}`
     ));
-    return `slot of ${this.peer.identity}: ${told.slice(-15).join(', ')}`;
-  }
-
-  leave() {
-    return this.peer.leave();
+    return `slot: ${told.slice(-15).join(', ')}`;
   }
 }
 
@@ -228,6 +322,13 @@ class Sight {
     return this.#samples.filter(({ frameHeight }) => fits(frameHeight ?? 0)).length / this.#samples.length;
   }
 
+  /** The share of the time in which it was frozen, by the browser's count. */
+  get frozen() {
+    const [first, last] = [this.#samples[0], this.#samples.at(-1)];
+    return ((last.totalFreezesDuration - first.totalFreezesDuration) * 1_000) / (last.timestamp - first.timestamp);
+  }
+
+  /** The longest time without a new frame, in milliseconds. */
   get still() {
     let longest = 0;
     let since = this.#samples[0];
@@ -244,6 +345,7 @@ class Sight {
 
   toString() {
     const [first, last] = [this.#samples[0], this.#samples.at(-1)];
+    if (!last.timestamp) return `${this.#identity}: no picture`;
     const grown = (key) => (last[key] ?? 0) - (first[key] ?? 0);
     const seconds = (last.timestamp - first.timestamp) / 1_000;
     const heights = [];
@@ -260,30 +362,56 @@ class Sight {
       stillMs: Math.round(this.still),
       pli: grown('pliCount'),
       nack: grown('nackCount'),
+      retransmitted: grown('retransmittedPacketsReceived'),
+      keyframes: grown('keyFramesDecoded'),
       lost: grown('packetsLost'),
     };
     return `${this.#identity} over ${seconds.toFixed(1)} s: ${JSON.stringify(figures)}`;
   }
 }
 
-/** Links that take ever more get ever more, and every picture moves. */
-async function assertEachGetsItsOwn(context, { narrow, middle, free, homes }) {
-  const first = await free.awaitHeight({ least: HEIGHT, withinMs: SETTLE_MS });
-  context.diagnostic(`unlimited: full size ${first} ms after all have joined`);
-  await middle.awaitHeight({ least: HEIGHT / 2, withinMs: SETTLE_MS });
-  await narrow.awaitHeight({ least: 1, most: HEIGHT / 2 - 1, withinMs: SETTLE_MS });
-  const sights = await Promise.all([narrow, middle, free].map((viewer) => viewer.watch(WINDOW_MS)));
-  for (const sight of sights) context.diagnostic(String(sight));
-  for (const viewer of [narrow, middle, free]) context.diagnostic(await viewer.story());
-  for (const name of ['narrow', 'middle']) context.diagnostic(`${name} queue: ${JSON.stringify(await homes[name].queue())}`);
-  for (const sight of sights) sight.assertFlows();
-  assert.ok(sights[0].share((height) => height < HEIGHT / 2) > 0.6, 'the narrow link carries the small picture');
-  assert.ok(sights[1].share((height) => height >= HEIGHT / 2) > 0.9, 'the middle one half the height at least');
-  assert.ok(sights[2].share((height) => height === HEIGHT) > 0.9, 'the free one all');
+/** What a publisher has been told to send, and sends: for whoever wants to know why a viewer has less. */
+async function storyOf(publisher) {
+  const [heard, now, reports] = await Promise.all([
+    publisher.do('heard', 'publish'), publisher.do('now'), publisher.reports('outbound-rtp'),
+  ]);
+  const told = heard.map(({ at, layers }) => (
+    `${((at - now) / 1_000).toFixed(1)} s ${layers.filter(({ active }) => active).map(({ rid }) => rid || '(all)').join('') || 'nothing'}`
+  ));
+  const sent = reports.filter(({ kind }) => kind === 'video').map((report) => (
+    `${report.rid ?? ''} ${report.active ? 'active' : 'stopped'} ${report.frameWidth}×${report.frameHeight} ${report.framesPerSecond} fps `
+    + `${Math.round(report.targetBitrate / 1_000)} kbit/s ${report.scalabilityMode} ${report.qualityLimitationReason} ${report.bytesSent} bytes`
+  ));
+  const path = (await publisher.reports('candidate-pair')).find(({ availableOutgoingBitrate }) => availableOutgoingBitrate);
+  const uplink = `estimates ${Math.round(path?.availableOutgoingBitrate / 1_000)} kbit/s`;
+  return `${publisher.identity} is to send: ${told.slice(-10).join(', ')}; ${uplink}, sends: ${sent.join(', ')}`;
 }
 
 /** Bytes sent so far by RID. */
-async function encodings(publisher) {
+async function bytesSent(publisher) {
   const sent = await publisher.do('sent');
-  return Object.fromEntries(sent.filter(({ kind }) => kind === 'video').map(({ rid, bytesSent }) => [rid, bytesSent]));
+  return Object.fromEntries(sent.filter(({ kind }) => kind === 'video').map(({ rid, bytesSent: bytes }) => [rid, bytes]));
+}
+
+/** Whom the server named last as speaking. */
+async function namesOfSpeakers(peer) {
+  const last = (await peer.do('heard', 'speakers')).at(-1)?.speakers ?? [];
+  const known = new Map((await peer.do('everyone')).map(({ sid, identity }) => [sid, identity]));
+  return last.map(({ participant }) => known.get(participant));
+}
+
+/** Levels in words: runs of sound above −50 dBov, as lengths and loudness. */
+function sounds(levels) {
+  const runs = [];
+  for (const { at, level } of levels) {
+    const isSound = level > -50;
+    if (runs.at(-1)?.isSound !== isSound) runs.push({ isSound, begin: at, loudest: -127 });
+    const run = runs.at(-1);
+    run.end = at;
+    run.loudest = Math.max(run.loudest, level);
+    run.count = (run.count ?? 0) + 1;
+  }
+  return runs.map(({ isSound, begin, end, loudest, count }) => (
+    `${isSound ? 'sound' : 'quiet'} ${Math.round(end - begin)} ms (${count}) ${Math.round(loudest)} dBov`
+  )).join(', ');
 }

@@ -122,7 +122,7 @@ describe('the demo page', () => {
     const page = await visit(room, 'Listener');
     await page.click(at('lobby-microphone'));
     await enter(page);
-    const speaker = await Peer.join(world, room, 'speaker', { devices: ['microphone'] });
+    const speaker = await Peer.join(world, room, 'speaker', { devices: ['microphone'], talks: true });
     await eventually('the speaker is marked', async () => (
       (await tile(page, 'speaker').getAttribute('data-speaking')) === 'true'
     ));

@@ -84,7 +84,8 @@ export class Namespace {
     this.address = address(2);
     await run('ip', ['link', 'add', this.#link, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', String(this.#pid)]);
     await run('ip', ['address', 'add', `${address(1)}/30`, 'dev', this.#link]);
-    await run('ip', ['link', 'set', this.#link, 'up']);
+    // One datagram at a time, as on a wire: else a burst that the server hands over as one is held up or lost as one.
+    await run('ip', ['link', 'set', this.#link, 'gso_max_segs', '1', 'up']);
     await this.#within('ip', 'address', 'add', `${address(2)}/30`, 'dev', 'eth0');
     await this.#within('ip', 'link', 'set', 'eth0', 'up');
     await this.#within('ip', 'route', 'add', 'default', 'via', address(1));
@@ -134,7 +135,7 @@ export class Namespace {
 
   /** Nothing gets lost any more. */
   async calm() {
-    await this.#within('nft', 'delete table inet loss');
+    await this.#within('nft', 'add table inet loss; delete table inet loss');
   }
 
   /** Whatever runs in here must have been ended before: it keeps the namespace. */

@@ -45,6 +45,7 @@ globalThis.peer = {
   inbox: () => inbox,
   me: () => call.me,
   others: () => [...call.participants.values()].map(({ identity }) => identity),
+  everyone: () => [...call.participants.values()],
   tracksOf: (identity) => someone(identity)?.tracks ?? [],
   setMuted: ({ source, muted }) => call.setMuted(source, muted),
   isMuted: (source) => call.publications.get(source).muted,

@@ -1,6 +1,7 @@
 // End-to-end encryption as far as the server can tell: an encoded transform that makes frames unreadable on their way.
 
-const KEY = 0x5a;
+/** Turns every bit that tells a keyframe. */
+const KEY = 0xa5;
 /** What a VP8 frame begins with, and applications leave readable for receivers that look at it (RFC 6386, 9.1). */
 const VP8_HEADER = { key: 10, delta: 3 };
 
@@ -20,10 +21,9 @@ onrtctransform = ({ transformer: { readable, writable, options: { clear, kind } 
 
 /**
  * Must come before the connection is made. Sealing and unsealing are the same.
- * @param {{clear: boolean, descriptor: boolean}} options  whether VP8's header stays readable, and whether to offer the
- * dependency descriptor on receiving lines too
+ * @param {{clear: boolean}} options  whether VP8's header stays readable
  */
-export function seal({ clear = false, descriptor = false }) {
+export function seal({ clear }) {
   const worker = new Worker(URL.createObjectURL(new Blob([WORKER], { type: 'text/javascript' })));
   const { addTransceiver } = RTCPeerConnection.prototype;
   RTCPeerConnection.prototype.addTransceiver = function add(what, init) {
@@ -31,13 +31,6 @@ export function seal({ clear = false, descriptor = false }) {
     const { kind } = line.receiver.track;
     const end = init.direction === 'sendonly' ? line.sender : line.receiver;
     end.transform = new RTCRtpScriptTransform(worker, { clear, kind });
-    if (kind === 'video' && descriptor) offerDescriptor(line);
     return line;
   };
-}
-
-function offerDescriptor(line) {
-  line.setHeaderExtensionsToNegotiate(line.getHeaderExtensionsToNegotiate().map((extension) => (
-    extension.uri.includes('dependency-descriptor') ? { ...extension, direction: 'sendrecv' } : extension
-  )));
 }
