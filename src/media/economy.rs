@@ -31,11 +31,17 @@ impl Room {
             let key = TrackKey(index as u32);
             let Some(needed) = self.needed(key) else { continue };
             let Some(track) = self.tracks.get_mut(index).and_then(Option::as_mut) else { continue };
-            let mut stopped = false;
+            // A client may begin with some of them stopped.
+            let remind = !track.reminded && needed != 0 && track.lacks();
+            track.reminded |= remind;
+            let mut stopped = remind;
             for (number, encoding) in track.encodings.iter_mut().enumerate() {
                 if needed & 1 << number != 0 {
                     encoding.needed_at = now;
-                } else if encoding.active && now.saturating_duration_since(encoding.needed_at) >= FALL_DELAY {
+                } else if encoding.active
+                    && encoding.rates.is_measured()
+                    && now.saturating_duration_since(encoding.needed_at) >= FALL_DELAY
+                {
                     encoding.active = false;
                     stopped = true;
                 }

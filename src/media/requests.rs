@@ -26,12 +26,13 @@ impl Room {
         let RoomInfo { sid, name, metadata } = self.room_info();
         let room = RoomInfo { sid, name, metadata };
         self.tell(seat, Signal::Welcome(Box::new(Welcome { session, room, participant: me, participants })));
-        let speaking = self.speakers.is_active();
+        let speakers = self.speaking();
+        if !speakers.is_empty() {
+            self.tell(seat, Signal::Speakers { speakers });
+        }
         if let Some(participant) = self.participant_mut(seat) {
             participant.slots.iter_mut().for_each(|slot| slot.told = None);
         }
-        // A newcomer hears of speakers with the next judgement that changes anything.
-        self.slots_stale |= speaking;
     }
 
     fn room_info(&self) -> RoomInfo {

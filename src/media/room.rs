@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::audio::AudioSelector;
 use super::meter::{Drops, PerKind};
 use super::participant::Participant;
-use super::signal::{ParticipantEvent, Signal, TrackEvent};
+use super::signal::{ParticipantEvent, Signal, SpeakerInfo, TrackEvent};
 use super::speakers::{self, SpeakerDetector};
 use super::subscription::Slot;
 use super::timers::{Timer, TimerTable};
@@ -365,18 +365,23 @@ impl Room {
     }
 
     fn judge_speakers(&mut self, now: Instant) {
-        if let Some(loudest) = self.speakers.judge(now) {
-            let info = |(seat, level): (Seat, f32)| {
-                let participant = self.participant(seat).filter(|participant| participant.is_visible())?.sid;
-                Some(super::signal::SpeakerInfo { participant, level })
-            };
-            let speakers = loudest.into_iter().filter_map(info).collect();
+        if self.speakers.judge(now).is_some() {
+            let speakers = self.speaking();
             self.tell_all(Signal::Speakers { speakers }, None);
             self.slots_stale = true;
         }
         if self.speakers.is_active() {
             self.timers.set_earlier(Timer::Speakers, now + speakers::TICK);
         }
+    }
+
+    /// Who speaks, as far as others may know of them.
+    pub(super) fn speaking(&self) -> Vec<SpeakerInfo> {
+        let info = |(seat, level): &(Seat, f32)| {
+            let participant = self.participant(*seat).filter(|participant| participant.is_visible())?.sid;
+            Some(SpeakerInfo { participant, level: *level })
+        };
+        self.speakers.told().iter().filter_map(info).collect()
     }
 
     // === what others are told ===

@@ -60,6 +60,8 @@ pub struct Track {
     codec_heard_at: Option<Instant>,
     /// The slots it is bound to.
     pub subscribers: Vec<(Seat, SlotIndex)>,
+    /// Its publisher has been told that all of its encodings are needed.
+    pub reminded: bool,
     /// The layers it can be had in, as of the last look.
     pub ladder: Ladder,
 }
@@ -133,6 +135,7 @@ impl Track {
             codec_heard_at: None,
             encodings: rids.into_iter().enumerate().map(encoding).collect(),
             subscribers: Vec::new(),
+            reminded: false,
             ladder: Ladder::default(),
         }
     }
@@ -238,6 +241,12 @@ impl Track {
         self.encodings.get(usize::from(encoding.0)).and_then(|encoding| encoding.last_packet).is_some_and(recent)
     }
 
+    /// Whether some encoding has not come although nobody stopped it.
+    pub fn lacks(&self) -> bool {
+        let silent = |encoding: &Encoding| encoding.active && encoding.last_packet.is_none();
+        self.heard_at.is_some() && self.encodings.iter().any(silent)
+    }
+
     /// What it sends in all.
     pub fn rate(&self) -> Bitrate {
         let rate = |encoding: &Encoding| encoding.rates.price(u8::MAX, u8::MAX).as_bps();
@@ -281,7 +290,7 @@ impl Encoding {
         let patience = if self.interval < FREQUENT { FREQUENT_ALIVE } else { ENCODING_ALIVE };
         let falls_behind = latest.zip(self.last_packet).is_some_and(|(latest, own)| own + patience <= latest);
         let comes = within(self.last_packet, ALIVE) && !falls_behind;
-        self.last_packet.is_some() && (comes || !self.active || within(self.revived_at, REVIVAL))
+        comes || !self.active || within(self.revived_at, REVIVAL)
     }
 }
 

@@ -72,10 +72,12 @@ const HEADROOM: f64 = 1.2;
 const WEIGH_INTERVAL_US: u64 = 90_000;
 /// The estimate after a probe that was proved, as a share of its rate; and how far below that GoogCC's must be for it
 /// to be overruled.
-const PROVED: f64 = 0.85;
-const SUFFICES: f64 = 0.7;
+const PROVED: f64 = 0.9;
+const SUFFICES: f64 = 0.88;
+/// The same while it is not known what arrives: then only a probe of far more counts.
+const SUFFICES_UNSEEN: f64 = 0.65;
 /// An estimate of which more than this share arrives lately is in use.
-const IN_USE: f64 = 0.6;
+const IN_USE: f64 = 0.85;
 /// In its first seconds on a path GoogCC is not overruled: how much of it is in use is not known yet.
 const SETTLED_US: u64 = 3_000_000;
 /// With more loss than this, packets that all arrived were lucky.
@@ -406,9 +408,7 @@ impl Congestion {
         if !settled && used.is_none() && self.estimate < before * FIRST_FALL {
             return self.set_estimate(before * FIRST_FALL);
         }
-        // So little that it cannot be told is not much, unless a strained network has just made us begin to count anew.
-        let strained = self.now_us < self.strained_at_us + CALM_US;
-        let in_use = !settled || used.map_or(strained, |used| used > before * MIN_USE);
+        let in_use = !settled || self.uses(before * MIN_USE);
         if self.estimate >= before * FALL || in_use || self.loss.ratio(self.now_us) > MAX_LOSS_TO_PROBE {
             return;
         }
@@ -417,6 +417,13 @@ impl Congestion {
         if self.estimate < least {
             self.set_estimate(least);
         }
+    }
+
+    /// Whether more than this arrives. So little that it cannot be told is not much, unless a strained network has just
+    /// made us begin to count anew.
+    fn uses(&self, rate: Bitrate) -> bool {
+        let strained = self.now_us < self.strained_at_us + CALM_US;
+        self.strain.arrived().map_or(strained, |arrived| arrived > rate)
     }
 
     /// A probe came through unharmed, and GoogCC does not see it: it begins anew from there.
@@ -431,11 +438,9 @@ impl Congestion {
         };
         let rate = (proved * PROVED).clamp(self.config.min, self.limit());
         // With the estimate in use GoogCC knows better: it sees queues that a short probe does not fill.
-        let used = self.strain.arrived().unwrap_or(Bitrate::ZERO);
-        if self.estimate >= rate * SUFFICES
-            || used > self.estimate * IN_USE
-            || self.loss.ratio(self.now_us) > MAX_LOSS_TO_BELIEVE
-        {
+        let in_use = self.uses(self.estimate * IN_USE);
+        let suffices = if self.strain.arrived().is_some() { SUFFICES } else { SUFFICES_UNSEEN };
+        if self.estimate >= rate * suffices || in_use || self.loss.ratio(self.now_us) > MAX_LOSS_TO_BELIEVE {
             return;
         }
         self.begin_anew(rate);

@@ -188,6 +188,20 @@ describe('adaptive quality', () => {
     context.diagnostic(`full size after ${took} ms; ${await viewer.story()}; ${await storyOf(publisher)}`);
   });
 
+  test('an encoding that has not come yet is asked for', async (context) => {
+    const encodings = [4, 2, 1].map((scaleResolutionDownBy, index) => (
+      { rid: 'qhf'[index], scaleResolutionDownBy, maxBitrate: [150_000, 500_000, 1_700_000][index], active: index < 2 }
+    ));
+    // As on an uplink that takes its time: a browser starts its encodings from the lowest on.
+    const publisher = await publish('late', { camera: { codecs: ['VP8'], encodings } });
+    const viewer = await view('free', publisher);
+    await eventually('it is not needed', async () => (
+      (await publisher.do('heard', 'publish')).some(({ layers }) => layers.some(({ rid, active }) => rid === 'f' && !active))
+    ), 8_000).catch(() => context.diagnostic('it has been needed all along'));
+    const took = await viewer.awaitHeight({ least: HEIGHT, withinMs: 10_000 });
+    context.diagnostic(`full size after ${took} ms; ${await viewer.story()}; ${await storyOf(publisher)}`);
+  });
+
   test('Firefox on a narrow link gets a small picture that moves', async (context) => {
     const publisher = await publish('ada', { camera: SIMULCAST });
     browsers.firefox = await startFirefox(homes.narrow, firefoxPort);
