@@ -107,6 +107,8 @@ pub struct Received {
     pub kind: MediaKind,
     pub encoding: EncodingIndex,
     pub format: FormatKey,
+    /// It is RED (RFC 2198), and its primary block has this payload type.
+    pub primary: Option<u8>,
     pub ring: RingKey,
     pub facts: Packet,
     pub stored: Stored,
@@ -287,6 +289,7 @@ impl Ingress {
         desk: &mut Desk<'_>,
         now: Instant,
     ) -> Taken {
+        let Some(primary_at) = meaning.primary_at(desk.plain) else { return Taken::Dropped(DropReason::Malformed) };
         let micros = self.clock.micros(now);
         let stream = &mut self.streams[place];
         let broken = meaning.has_rtx && stream.nacks.received(seq, micros);
@@ -324,9 +327,11 @@ impl Ingress {
             },
             is_padding: false,
             payload: payload.into(),
+            primary_at,
         };
+        let Meaning { format, primary, .. } = meaning;
         let InStream { track, kind, encoding, .. } = *stream;
-        Taken::Packet(Received { track, kind, encoding, format: meaning.format, ring, facts, stored, broken })
+        Taken::Packet(Received { track, kind, encoding, format, primary, ring, facts, stored, broken })
     }
 
     /// Finds out which track and encoding a new stream belongs to, by RID and MID, then by announced SSRC, then by
