@@ -22,8 +22,6 @@ pub struct Stream {
     pub kind: MediaKind,
     pub encoding: EncodingIndex,
     pub format: FormatKey,
-    /// They are RED (RFC 2198), and their primary blocks have this payload type.
-    pub primary: Option<u8>,
     pub ring: RingKey,
 }
 

@@ -317,8 +317,8 @@ impl Engine {
     /// The packet path, first half: packets of one stream are gathered, to be forwarded together.
     fn gather(&mut self, from: PeerKey, received: Received, now: Instant) {
         self.shared.stats.rtp_in.of_mut(received.kind).count(received.facts.bytes);
-        let Received { track, kind, encoding, format, primary, ring, .. } = received;
-        let stream = Stream { from, track, kind, encoding, format, primary, ring };
+        let Received { track, kind, encoding, format, ring, .. } = received;
+        let stream = Stream { from, track, kind, encoding, format, ring };
         if !self.burst.takes(&stream) {
             self.forward(now);
         }

@@ -14,7 +14,11 @@ const PAYLOAD_TYPES: usize = 128;
 
 /// A codec with its parameters, as some publisher sends it; the same for all peers of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FormatKey(u16);
+pub struct FormatKey {
+    index: u16,
+    /// It comes as RED (RFC 2198), whose primary blocks have this payload type.
+    pub primary: Option<u8>,
+}
 
 /// All formats an engine has met. Codecs are few and their parameters limited by what we negotiate, so this stays
 /// small.
@@ -28,7 +32,7 @@ impl Formats {
             self.0.push(params);
             self.0.len() - 1
         });
-        FormatKey(index as u16)
+        FormatKey { index: index as u16, primary: None }
     }
 }
 
@@ -41,14 +45,12 @@ pub struct Meaning {
     pub is_rtx: bool,
     /// The codec's packets can be asked for again.
     pub has_rtx: bool,
-    /// It is RED (RFC 2198), whose primary block has this payload type.
-    pub primary: Option<u8>,
 }
 
 impl Meaning {
     /// Where the primary block of RED begins; 0 without RED. `None` if it is not there, or not what was negotiated.
     pub fn primary_at(&self, payload: &[u8]) -> Option<u16> {
-        let Some(wanted) = self.primary else { return Some(0) };
+        let Some(wanted) = self.format.primary else { return Some(0) };
         let found = red::primary(payload).filter(|found| found.payload_type == wanted)?;
         u16::try_from(found.offset).ok()
     }
@@ -80,7 +82,10 @@ impl Incoming {
         }
         let primary = self.red.iter().find(|red| red.payload_type == pt).map(|red| red.primary);
         let meaning = Self::look_up(primary.unwrap_or(pt).into(), config, formats);
-        let meaning = meaning.map(|meaning| Meaning { primary, ..meaning });
+        let meaning = meaning.map(|meaning| {
+            let format = FormatKey { primary, ..meaning.format };
+            Meaning { format, ..meaning }
+        });
         if self.met.len() < PAYLOAD_TYPES {
             self.met.push((pt, meaning));
         }
@@ -91,7 +96,7 @@ impl Incoming {
         let params = config.find(|params| params.pt() == pt || params.resend() == Some(pt))?;
         let codec = codec::codec_of(params.spec().codec)?;
         let has_rtx = params.resend().is_some();
-        Some(Meaning { codec, format: formats.intern(*params), is_rtx: params.pt() != pt, has_rtx, primary: None })
+        Some(Meaning { codec, format: formats.intern(*params), is_rtx: params.pt() != pt, has_rtx })
     }
 }
 
@@ -109,7 +114,7 @@ pub struct PayloadTypes {
 impl Outgoing {
     /// The payload types of a format, if the subscriber has negotiated it.
     pub fn of(&mut self, key: FormatKey, config: &CodecConfig, formats: &Formats) -> Option<PayloadTypes> {
-        let index = usize::from(key.0);
+        let index = usize::from(key.index);
         if self.0.len() <= index {
             self.0.resize(index + 1, None);
         }
@@ -138,18 +143,19 @@ mod tests {
         let mut incoming = Incoming::new(vec![Red { payload_type: 63, primary: 111 }]);
         let mut meaning = |pt| incoming.of(pt, &config(), &mut formats);
         let (red, opus) = (meaning(63).unwrap(), meaning(111).unwrap());
-        assert_eq!((red.codec, red.format, red.primary), (Codec::Opus, opus.format, Some(111)));
-        assert_eq!((opus.codec, opus.primary), (Codec::Opus, None));
+        assert_eq!((red.codec, red.format.index, red.format.primary), (Codec::Opus, opus.format.index, Some(111)));
+        assert_eq!((opus.codec, opus.format.primary), (Codec::Opus, None));
         assert!(!red.is_rtx && !red.has_rtx);
-        assert!(meaning(96).is_some_and(|vp8| vp8.primary.is_none()) && meaning(62).is_none());
+        assert!(meaning(96).is_some_and(|vp8| vp8.format.primary.is_none()) && meaning(62).is_none());
         assert!(Incoming::default().of(63, &config(), &mut formats).is_none(), "not negotiated");
         assert_eq!((incoming.red_of(111), incoming.red_of(96)), (Some(63), None));
     }
 
     #[test]
     fn red_of_anything_but_the_negotiated_opus_is_malformed() {
-        let opus = Meaning { codec: Codec::Opus, format: FormatKey(0), is_rtx: false, has_rtx: false, primary: None };
-        let red = Meaning { primary: Some(111), ..opus };
+        let format = FormatKey { index: 0, primary: None };
+        let opus = Meaning { codec: Codec::Opus, format, is_rtx: false, has_rtx: false };
+        let red = Meaning { format: FormatKey { primary: Some(111), ..opus.format }, ..opus };
         // One redundant block of two bytes, then the primary.
         let mut payload = [0x80 | 111, 0x0f, 0x00, 0x02, 111, 1, 2, 3, 4];
         assert_eq!((red.primary_at(&payload), opus.primary_at(&payload)), (Some(7), Some(0)));

@@ -107,8 +107,6 @@ pub struct Received {
     pub kind: MediaKind,
     pub encoding: EncodingIndex,
     pub format: FormatKey,
-    /// It is RED (RFC 2198), and its primary block has this payload type.
-    pub primary: Option<u8>,
     pub ring: RingKey,
     pub facts: Packet,
     pub stored: Stored,
@@ -329,9 +327,8 @@ impl Ingress {
             payload: payload.into(),
             primary_at,
         };
-        let Meaning { format, primary, .. } = meaning;
         let InStream { track, kind, encoding, .. } = *stream;
-        Taken::Packet(Received { track, kind, encoding, format, primary, ring, facts, stored, broken })
+        Taken::Packet(Received { track, kind, encoding, format: meaning.format, ring, facts, stored, broken })
     }
 
     /// Finds out which track and encoding a new stream belongs to, by RID and MID, then by announced SSRC, then by

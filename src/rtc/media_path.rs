@@ -157,8 +157,8 @@ impl Peer {
         let types = types.ok_or(DropReason::CodecMismatch)?;
         // RED names its blocks' payload types; where the subscriber's differ it would understand none.
         let red = self.slots.get(usize::from(forward.slot.0)).and_then(|slot| slot.red);
-        let red = red.filter(|_| stream.primary == Some(types.media));
-        let primary_only = stream.primary.is_some() && red.is_none();
+        let red = red.filter(|_| stream.format.primary == Some(types.media));
+        let primary_only = stream.format.primary.is_some() && red.is_none();
         let store = &shared.store;
         let copies = packets.iter().map(|facts| {
             let (seq, timestamp) = forward.numbers(facts);
