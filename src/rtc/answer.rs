@@ -1,13 +1,27 @@
 //! Finishes the answer that str0m wrote: payload types in the offer's order, header extensions that str0m does not know
-//! but we pass on, and the slots, which it does not know either.
+//! but we pass on, RED, which it would negotiate for all m-lines or none, and the slots, which it does not know either.
 
 use super::peer::SlotLine;
 use crate::rtp::extensions::{Extension, ExtensionIds};
+
+/// The only codec that RED carries, as `a=rtpmap` names it (RFC 7587 §7), and RED of it.
+const OPUS_RTPMAP: &str = "opus/48000/2";
+const RED_RTPMAP: &str = "red/48000/2";
+/// Payload types that an RTP packet shows as if it were RTCP (RFC 5761 §4).
+const LIKE_RTCP: std::ops::Range<u8> = 64..96;
 
 /// The direction of an m-line, behind its extensions in what str0m writes.
 const DIRECTIONS: [&str; 4] = ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"];
 /// Extensions that str0m never answers. What a publisher says in them is passed on to receivers that have them too.
 const PASSED_ON: [Extension; 3] = [Extension::AbsCaptureTime, Extension::PlayoutDelay, Extension::DependencyDescriptor];
+
+/// RED (RFC 2198) of Opus on an m-line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Red {
+    pub payload_type: u8,
+    /// The payload type of Opus, which its blocks have.
+    pub primary: u8,
+}
 
 /// The answer as the client gets it. `offered` is the offer str0m saw. What str0m answers `inactive` on a slot's m-line
 /// becomes `sendonly` with the slot's SSRCs.
@@ -20,10 +34,12 @@ pub fn finish(answer: &str, offered: &str, is_slot: impl Fn(&str) -> bool, slots
         let mid = attribute(section, "a=mid:");
         let slot = slots.iter().find(|slot| Some(slot.name.as_str()) == mid && is_slot(&slot.name));
         // A rejected m-line (port 0) stays so.
-        let slot = slot.filter(|_| section.split_whitespace().nth(1) != Some("0"));
+        let slot = slot.filter(|_| !is_rejected(section));
+        let red = red_of(counterpart).filter(|red| takes_red(section, *red, answer));
         for line in section.lines() {
             if line.starts_with("m=") {
-                finished.push_str(&in_offered_order(line, counterpart.lines().next().unwrap_or("")));
+                let all = red.map_or(line.to_owned(), |red| format!("{line} {}", red.payload_type));
+                finished.push_str(&in_offered_order(&all, counterpart.lines().next().unwrap_or("")));
                 finished.push_str("\r\n");
                 continue;
             }
@@ -36,6 +52,10 @@ pub fn finish(answer: &str, offered: &str, is_slot: impl Fn(&str) -> bool, slots
                 finished.push_str(line);
             }
             finished.push_str("\r\n");
+        }
+        if let Some(Red { payload_type, primary }) = red {
+            finished.push_str(&format!("a=rtpmap:{payload_type} {RED_RTPMAP}\r\n"));
+            finished.push_str(&format!("a=fmtp:{payload_type} {primary}/{primary}\r\n"));
         }
         if let Some(slot) = slot {
             push_ssrcs(&mut finished, section, slot, cname);
@@ -66,6 +86,41 @@ fn extmaps(section: &str) -> impl Iterator<Item = (&str, &str)> {
         // The URI may have attributes behind it.
         Some((id, uri.split_whitespace().next().unwrap_or("")))
     })
+}
+
+/// RED on the m-line of this MID, or on any.
+pub fn red(answer: &str, mid: Option<&str>) -> Vec<Red> {
+    let wanted = |section: &&str| mid.is_none_or(|mid| attribute(section, "a=mid:") == Some(mid));
+    sections(answer).filter(wanted).filter_map(red_of).collect()
+}
+
+/// The RED that an m-section lists, if all its blocks are Opus.
+fn red_of(section: &str) -> Option<Red> {
+    let all = |name: &'static str| section.lines().filter_map(move |line| line.strip_prefix(name)?.split_once(' '));
+    let of = |pt: &str| {
+        let (_, blocks) = all("a=fmtp:").find(|(known, _)| *known == pt)?;
+        let primary = blocks.split('/').next()?;
+        let opus = all("a=rtpmap:").any(|(known, codec)| known == primary && codec.eq_ignore_ascii_case(OPUS_RTPMAP));
+        let alike = blocks.split('/').all(|block| block == primary);
+        let listed = section.lines().next()?.split_whitespace().skip(3).any(|known| known == pt);
+        let payload_type = pt.parse().ok().filter(|pt| *pt < 128 && !LIKE_RTCP.contains(pt))?;
+        (opus && alike && listed).then_some(Red { payload_type, primary: primary.parse().ok()? })
+    };
+    all("a=rtpmap:").filter(|(_, codec)| codec.eq_ignore_ascii_case(RED_RTPMAP)).find_map(|(pt, _)| of(pt))
+}
+
+/// Whether RED as offered fits an answered m-section: Opus has the payload type that RED names, and nothing that of RED,
+/// on no m-line (RFC 9143 §9.1).
+fn takes_red(section: &str, red: Red, answer: &str) -> bool {
+    let opus = format!("a=rtpmap:{} {OPUS_RTPMAP}", red.primary);
+    let taken = format!("a=rtpmap:{} ", red.payload_type);
+    let has_opus = section.lines().any(|line| line.eq_ignore_ascii_case(&opus));
+    has_opus && !is_rejected(section) && !answer.lines().any(|line| line.starts_with(&taken))
+}
+
+/// Whether the m-line has port 0 (RFC 3264 §6).
+fn is_rejected(section: &str) -> bool {
+    section.split_whitespace().nth(1) == Some("0")
 }
 
 fn push_ssrcs(text: &mut String, section: &str, slot: &SlotLine, cname: &str) {
@@ -132,7 +187,7 @@ mod tests {
         a=inactive\r\na=msid:s t\r\na=rtpmap:97 rtx/90000\r\n";
 
     fn slot() -> SlotLine {
-        SlotLine { name: "1".into(), kind: MediaKind::Video, ssrc: 77, rtx_ssrc: 78, first_seq: 1 }
+        SlotLine { name: "1".into(), kind: MediaKind::Video, ssrc: 77, rtx_ssrc: 78, first_seq: 1, red: None }
     }
 
     #[test]
@@ -170,5 +225,46 @@ mod tests {
         assert!(!finish(ANSWER, OFFER, |_| false, &[slot()], "c").contains("sendonly"));
         let rejected = ANSWER.replace("m=video 9", "m=video 0");
         assert!(!finish(&rejected, OFFER, |_| true, &[slot()], "c").contains("ssrc"));
+    }
+
+    const RED_LINES: &str = "a=rtpmap:111 OPUS/48000/2\r\na=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n";
+
+    fn with_red(offered: &str) -> String {
+        let offer = OFFER.replacen("m=video", &format!("{offered}m=video"), 1);
+        let answer = ANSWER.replacen("m=video", "a=rtpmap:111 opus/48000/2\r\nm=video", 1);
+        finish(&answer, &offer, |_| true, &[slot()], "c")
+    }
+
+    #[test]
+    fn red_of_opus_is_answered_where_it_is_offered() {
+        let finished = with_red(RED_LINES);
+        let expected = "m=audio 9 UDP/TLS/RTP/SAVPF 63 111\r\na=mid:0\r\na=recvonly\r\na=rtpmap:111 opus/48000/2\r\n\
+            a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\nm=video";
+        assert!(finished.contains(expected), "{finished}");
+        let negotiated = [Red { payload_type: 63, primary: 111 }];
+        assert_eq!((red(&finished, Some("0")), red(&finished, None)), (negotiated.into(), negotiated.into()));
+        assert_eq!(red(&finished, Some("1")), []);
+    }
+
+    #[test]
+    fn other_red_is_not_answered() {
+        for (wrong, why) in [
+            (RED_LINES.replace("111/111", "111/110"), "blocks of several types"),
+            (RED_LINES.replace("fmtp:63", "fmtp:62"), "blocks of no type"),
+            (RED_LINES.replace("red/48000/2", "red/8000"), "not of Opus"),
+            (RED_LINES.replace("OPUS", "x"), "not of Opus"),
+            (RED_LINES.replace(":63", ":72"), "looks like RTCP"),
+            (RED_LINES.replace(":63", ":61"), "not listed"),
+            (RED_LINES.replace(":63", ":98"), "not listed"),
+        ] {
+            let finished = with_red(&wrong);
+            assert!(!finished.contains("red/") && red(&finished, None).is_empty(), "{why}");
+        }
+        let rejected =
+            ANSWER.replacen("audio 9", "audio 0", 1).replacen("m=video", "a=rtpmap:111 opus/48000/2\r\nm=video", 1);
+        let offer = OFFER.replacen("m=video", &format!("{RED_LINES}m=video"), 1);
+        assert!(!finish(&rejected, &offer, |_| true, &[], "c").contains("red/"));
+        let taken = format!("{ANSWER}a=rtpmap:63 VP8/90000\r\na=rtpmap:111 opus/48000/2\r\n");
+        assert!(!finish(&taken, &offer, |_| true, &[], "c").contains("red/"));
     }
 }

@@ -83,6 +83,8 @@ pub struct Copy {
     pub clock_rate_hz: u32,
     pub bytes: usize,
     pub payload_type: u8,
+    /// Of RED (RFC 2198) the primary block.
+    pub primary_only: bool,
     pub rtx_payload_type: Option<u8>,
     pub patch: Patch,
 }
@@ -190,6 +192,7 @@ impl Egress {
                 timestamp: copy.timestamp,
                 slot: slot as u16,
                 payload_type: copy.payload_type,
+                primary_only: copy.primary_only,
                 rtx_payload_type: copy.rtx_payload_type,
                 patch: copy.patch,
                 starts_frame: stream.note(copy.timestamp, copy.captured_at, copy.clock_rate_hz),
@@ -313,7 +316,8 @@ impl Egress {
             let osn_bytes = osn_bytes(&queued, stored);
             let header_bytes = FIXED_BYTES + block_bytes;
             let tag_bytes = self.sealer.as_ref().map_or(0, Sealer::rtp_tag_bytes);
-            let bytes = header_bytes + osn_bytes + stored.payload.len() + tag_bytes;
+            let payload_bytes = queued.payload(stored).len();
+            let bytes = header_bytes + osn_bytes + payload_bytes + tag_bytes;
             if !run.takes(bytes, out.len()) {
                 break;
             }
@@ -338,7 +342,7 @@ impl Egress {
                 continue;
             }
             run.took(bytes);
-            self.count(queue, &queued, stored.payload.len(), stats);
+            self.count(queue, &queued, payload_bytes, stats);
         }
         self.append_rtcp(&mut run, out, now);
         run.segment

@@ -287,6 +287,7 @@ impl Ingress {
         desk: &mut Desk<'_>,
         now: Instant,
     ) -> Taken {
+        let Some(primary_at) = meaning.primary_at(desk.plain) else { return Taken::Dropped(DropReason::Malformed) };
         let micros = self.clock.micros(now);
         let stream = &mut self.streams[place];
         let broken = meaning.has_rtx && stream.nacks.received(seq, micros);
@@ -324,6 +325,7 @@ impl Ingress {
             },
             is_padding: false,
             payload: payload.into(),
+            primary_at,
         };
         let InStream { track, kind, encoding, .. } = *stream;
         Taken::Packet(Received { track, kind, encoding, format: meaning.format, ring, facts, stored, broken })

@@ -155,16 +155,24 @@ impl Peer {
         let stream = burst.stream().ok_or(DropReason::Internal)?;
         let types = self.outgoing.of(stream.format, self.rtc.codec_config(), &shared.formats);
         let types = types.ok_or(DropReason::CodecMismatch)?;
+        // RED names its blocks' payload types; where the subscriber's differ it would understand none.
+        let red = self.slots.get(usize::from(forward.slot.0)).and_then(|slot| slot.red);
+        let red = red.filter(|_| stream.format.primary == Some(types.media));
+        let primary_only = stream.format.primary.is_some() && red.is_none();
+        let store = &shared.store;
         let copies = packets.iter().map(|facts| {
             let (seq, timestamp) = forward.numbers(facts);
+            let packet = PacketRef { ring: stream.ring, seq: facts.seq };
+            let primary = primary_only.then(|| store.get(packet)).flatten();
             Copy {
-                packet: PacketRef { ring: stream.ring, seq: facts.seq },
+                packet,
                 seq,
                 timestamp,
                 captured_at: facts.captured_at,
                 clock_rate_hz: facts.codec.clock_rate_hz(),
-                bytes: facts.bytes,
-                payload_type: types.media,
+                bytes: primary.map_or(facts.bytes, |stored| stored.primary().len()),
+                payload_type: red.unwrap_or(types.media),
+                primary_only,
                 rtx_payload_type: types.rtx,
                 patch: forward.patch,
             }

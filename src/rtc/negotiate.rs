@@ -67,11 +67,11 @@ impl Peer {
                 Refusal::NotAcceptable("it does not fit the session, or lacks what WebRTC requires".into())
             })?;
         self.offer = offer.clone();
-        self.forget_formats();
         self.note_credentials();
         self.add_slots(offer, ids);
         let is_slot = |mid: &str| offer.lines.iter().any(|line| line.mid == mid && line.receives());
         let answer = answer::finish(&answer.to_sdp_string(), text, is_slot, &self.slots, &self.cname);
+        self.set_formats(&answer);
         for (index, slot) in self.slots.iter().enumerate() {
             let first_rtx = (ids.bits() & FIRST_SEQ_MASK) as u16;
             self.egress.set_stream(index, slot, answer::extension_ids(&answer, Some(&slot.name)), first_rtx, now);
@@ -90,7 +90,7 @@ impl Peer {
             let first_seq = (ids.bits() & FIRST_SEQ_MASK) as u16;
             let ssrc = self.new_ssrc(ids, &[]);
             let rtx_ssrc = self.new_ssrc(ids, &[ssrc]);
-            self.slots.push(SlotLine { name: line.mid.clone(), kind, ssrc, rtx_ssrc, first_seq });
+            self.slots.push(SlotLine { name: line.mid.clone(), kind, ssrc, rtx_ssrc, first_seq, red: None });
         }
     }
 
@@ -171,12 +171,13 @@ impl Peer {
         })
     }
 
-    /// The payload types negotiated on an m-line, for media and for its retransmission.
+    /// The payload types negotiated on an m-line, for media, its retransmission and RED.
     fn payload_types(&self, mid: &str) -> Vec<u8> {
         let pts = self.rtc.media(Mid::from(mid)).map_or(&[][..], |media| media.remote_pts());
         let all = pts.iter().flat_map(|pt| {
             let params = self.rtc.codec_config().find(|params| params.pt() == *pt);
-            [Some(**pt), params.and_then(PayloadParams::resend).map(|pt| *pt)]
+            let rtx = params.and_then(PayloadParams::resend).map(|pt| *pt);
+            [Some(**pt), rtx, self.incoming.red_of(**pt)]
         });
         all.flatten().collect()
     }

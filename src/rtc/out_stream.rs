@@ -35,6 +35,15 @@ pub struct Queued {
     pub patch: Patch,
     /// The first packet of its frame.
     pub starts_frame: bool,
+    /// Of RED (RFC 2198) the receiver gets the primary block.
+    pub primary_only: bool,
+}
+
+impl Queued {
+    /// What is sent of the packet it stands for.
+    pub fn payload<'a>(&self, stored: &'a Stored) -> &'a [u8] {
+        if self.primary_only { stored.primary() } else { &stored.payload }
+    }
 }
 
 /// Why a packet is sent.
@@ -161,7 +170,7 @@ impl OutStream {
         queued: &Queued,
         stored: &Stored,
     ) -> Result<(), SrtpError> {
-        let is_media = queued.purpose == Purpose::Media;
+        let (is_media, content) = (queued.purpose == Purpose::Media, queued.payload(stored));
         let (ssrc, index) = if is_media {
             (self.ssrc, self.number(queued.seq).ok_or(SrtpError::Replayed)?)
         } else {
@@ -185,7 +194,7 @@ impl OutStream {
             if payload > header_bytes {
                 packet[header_bytes..payload].copy_from_slice(&(queued.seq as u16).to_be_bytes());
             }
-            packet[payload..payload + stored.payload.len()].copy_from_slice(&stored.payload);
+            packet[payload..payload + content.len()].copy_from_slice(content);
             patch_payload(&mut packet[payload..], stored.codec, &queued.patch);
             return sealer.seal_rtp_in_place(ssrc, index, packet, header_bytes);
         }
@@ -203,12 +212,12 @@ impl OutStream {
         }
         self.next = self.next.max(index + 1);
         self.packets = self.packets.wrapping_add(1);
-        self.octets = self.octets.wrapping_add(stored.payload.len() as u32);
+        self.octets = self.octets.wrapping_add(content.len() as u32);
         self.unreported = true;
         if queued.patch.frame == FrameNumbers::default() {
-            return sealer.seal_rtp(ssrc, index, packet, header_bytes, &stored.payload);
+            return sealer.seal_rtp(ssrc, index, packet, header_bytes, content);
         }
-        packet[header_bytes..header_bytes + stored.payload.len()].copy_from_slice(&stored.payload);
+        packet[header_bytes..header_bytes + content.len()].copy_from_slice(content);
         patch_payload(&mut packet[header_bytes..], stored.codec, &queued.patch);
         sealer.seal_rtp_in_place(ssrc, index, packet, header_bytes)
     }
@@ -277,11 +286,12 @@ pub fn padding(slot: usize, sent: Found) -> Option<Queued> {
         rtx_payload_type: None,
         patch: Patch::default(),
         starts_frame: false,
+        primary_only: false,
     })
 }
 
 /// A packet that was sent, to be sent again as RTX. Without RTX (RFC 4588) it would have to go under its old number, a
-/// nonce used twice.
+/// nonce used twice. Audio has none, so this is never RED.
 pub fn again(slot: usize, sent: Found, purpose: Purpose, store: &PacketStore) -> Option<Queued> {
     let (seq, packet, stretch) = sent;
     let stored = store.get(packet)?;
@@ -295,5 +305,6 @@ pub fn again(slot: usize, sent: Found, purpose: Purpose, store: &PacketStore) ->
         rtx_payload_type: None,
         patch: stretch.patch,
         starts_frame: false,
+        primary_only: false,
     })
 }

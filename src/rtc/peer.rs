@@ -20,7 +20,7 @@ use super::outbox::Outbox;
 use super::path::{Hop, Path};
 use super::policer::Policer;
 use super::store::PacketStore;
-use super::{Stats, Timer, Transmit, channel, crypto, demux};
+use super::{Stats, Timer, Transmit, answer, channel, crypto, demux};
 use crate::command::{EndReason, MediaKind, Transport};
 use crate::ids::{IdSource, ParticipantId, SessionId};
 use crate::media::signal::{Request, Signal};
@@ -127,6 +127,8 @@ pub struct SlotLine {
     pub ssrc: u32,
     pub rtx_ssrc: u32,
     pub first_seq: u16,
+    /// The payload type it sends RED (RFC 2198) with, if that is negotiated now.
+    pub red: Option<u8>,
 }
 
 /// What a peer has done.
@@ -287,8 +289,12 @@ impl Peer {
         self.rtc.is_alive()
     }
 
-    pub(super) fn forget_formats(&mut self) {
-        self.incoming = Incoming::default();
+    /// Payload types have been negotiated anew.
+    pub(super) fn set_formats(&mut self, answer: &str) {
+        self.incoming = Incoming::new(answer::red(answer, None));
+        for slot in &mut self.slots {
+            slot.red = answer::red(answer, Some(&slot.name)).first().map(|red| red.payload_type);
+        }
         self.outgoing = Outgoing::default();
     }
 

@@ -55,6 +55,15 @@ pub struct Stored {
     /// The payload is padding (RFC 3550 §5.1, P).
     pub is_padding: bool,
     pub payload: Arc<[u8]>,
+    /// Where the primary block of RED (RFC 2198) begins in the payload; 0 if it is no RED.
+    pub primary_at: u16,
+}
+
+impl Stored {
+    /// The payload, or of RED what it would be without.
+    pub fn primary(&self) -> &[u8] {
+        self.payload.get(usize::from(self.primary_at)..).unwrap_or_default()
+    }
 }
 
 struct Entry {
@@ -97,6 +106,7 @@ impl Default for PacketStore {
             targets: 0,
             is_padding: true,
             payload: Arc::from(&payload[..]),
+            primary_at: 0,
         };
         Self { rings: Vec::new(), padding, free: Vec::new(), sweep_due: None }
     }
@@ -242,6 +252,7 @@ mod tests {
             targets: 0,
             is_padding: false,
             payload: Arc::from(&[byte; 4][..]),
+            primary_at: 0,
         }
     }
 

@@ -19,6 +19,7 @@ use crate::check::Faults;
 use crate::decoder::Slot;
 use crate::encoding::Ladder;
 use crate::net::Packet;
+use crate::red;
 use crate::rng::Rng;
 use crate::source::Publication;
 use crate::stamp::{Stamp, TrackKey};
@@ -103,7 +104,7 @@ impl Client {
             .set_crypto_provider(crypto)
             .set_dtls_cert(toy_dtls::certificate(&config.identity))
             .clear_codecs()
-            .enable_opus(true, false)
+            .enable_opus(true, red::is_offered_by(config.index))
             .enable_vp8(true)
             .enable_vp9(config.adaptive == Some(Ladder::Vp9))
             .build(now);
@@ -414,6 +415,7 @@ impl Client {
 
     fn handle_rtp(&mut self, packet: &RtpPacket, now: Instant, faults: &mut Faults) {
         let ssrc = packet.header.ssrc;
+        let is_red = self.rtc.codec_config().iter().any(|params| params.red() == Some(packet.header.payload_type));
         let known = self.mids.get(&*ssrc).copied();
         let mid = known.or_else(|| self.rtc.direct_api().stream_rx(&ssrc).map(|stream| stream.mid()));
         let Some(slot) = mid.and_then(|mid| self.slots.iter_mut().find(|slot| slot.mid == mid)) else {
@@ -433,7 +435,7 @@ impl Client {
             };
         }
         let stamp = match slot.kind {
-            MediaKind::Audio => Stamp::parse_opus(&packet.payload),
+            MediaKind::Audio => red::read(&packet.payload, is_red, red::is_offered_by(self.config.index)),
             MediaKind::Video => Stamp::parse_vp8(&packet.payload),
         };
         match stamp {

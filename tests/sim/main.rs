@@ -20,6 +20,7 @@ mod model;
 mod net;
 mod plan;
 mod quality;
+mod red;
 mod rng;
 mod scenarios;
 mod seal;

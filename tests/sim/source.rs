@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use str0m::Rtc;
-use str0m::format::{Codec, PayloadParams};
+use str0m::format::Codec;
 use str0m::media::{MediaKind, Mid, Rid};
 use str0m::rtp::{ExtensionValues, RtpWrite};
 
 use crate::encoding::{Encoding, FRAME_TICKS, FRAME_TIME, Ladder};
+use crate::red;
 use crate::rng::Rng;
 use crate::stamp::{Place, Stamp, TrackKey};
 
@@ -175,9 +176,9 @@ impl Publication {
 
     fn produce_frame(&mut self, rtc: &mut Rtc, frame: u32, now: Instant) {
         let codec = self.codec();
-        let Some(pt) = rtc.codec_config().find(|params| params.spec().codec == codec).map(PayloadParams::pt) else {
-            return;
-        };
+        let Some(params) = rtc.codec_config().find(|params| params.spec().codec == codec).copied() else { return };
+        let red = params.red().filter(|_| self.kind == MediaKind::Audio && red::is_sent(frame));
+        let pt = red.unwrap_or(params.pt());
         let timestamp = self.first_timestamp.wrapping_add(frame.wrapping_mul(self.frame_ticks()));
         let extensions = self.extensions(frame);
         for (index, layer) in self.layers.iter_mut().enumerate().filter(|(_, layer)| layer.needed && layer.able) {
@@ -190,6 +191,7 @@ impl Publication {
             for (place, payload) in payloads.into_iter().enumerate() {
                 let sequence = layer.first_sequence + u64::from(layer.serial);
                 layer.serial += 1;
+                let payload = if red.is_some() { red::wrap(&payload, *params.pt()) } else { payload };
                 let packet = RtpWrite::new(pt, sequence.into(), timestamp, now, payload)
                     .marker(self.kind == MediaKind::Video && place == last)
                     .nackable(self.kind == MediaKind::Video)

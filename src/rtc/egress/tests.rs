@@ -32,6 +32,8 @@ struct Arrived {
     repairs: Vec<u16>,
     /// RTCP datagrams, in plain.
     rtcp: Vec<Vec<u8>>,
+    /// Payload type and payload of the media.
+    payloads: Vec<(u8, Vec<u8>)>,
 }
 
 impl Rig {
@@ -44,8 +46,14 @@ impl Rig {
         };
         let mut egress = Egress::new("cname".into(), NtpClock::new(Duration::from_secs(1), now), now);
         egress.set_sealer(contexts(true).0);
-        let line =
-            SlotLine { name: "0".into(), kind: MediaKind::Video, ssrc: SSRC, rtx_ssrc: RTX_SSRC, first_seq: 100 };
+        let line = SlotLine {
+            name: "0".into(),
+            kind: MediaKind::Video,
+            ssrc: SSRC,
+            rtx_ssrc: RTX_SSRC,
+            first_seq: 100,
+            red: None,
+        };
         egress.set_stream(0, &line, ExtensionIds::default(), 0, now);
         let mut store = PacketStore::default();
         let ring = store.open();
@@ -53,37 +61,42 @@ impl Rig {
         Self { egress, store, ring, stats, opener: contexts(false).1, tracker, now }
     }
 
-    /// Queues a packet under this outgoing number.
-    fn push(&mut self, seq: u64) {
-        let (timestamp, values) = (seq as u32, Values::default());
-        let payload = vec![1; PAYLOAD_BYTES].into();
-        self.store.put(
-            self.ring,
-            seq,
-            Stored {
-                timestamp,
-                codec: Codec::Vp8,
-                marker: true,
-                values,
-                descriptor: None,
-                targets: 0,
-                is_padding: false,
-                payload,
-            },
-            self.now,
-        );
-        let copy = Copy {
+    /// Stores a packet.
+    fn put(&mut self, seq: u64, payload: &[u8], primary_at: u16) {
+        let stored = Stored {
+            timestamp: seq as u32,
+            codec: Codec::Vp8,
+            marker: true,
+            values: Values::default(),
+            descriptor: None,
+            targets: 0,
+            is_padding: false,
+            payload: payload.into(),
+            primary_at,
+        };
+        self.store.put(self.ring, seq, stored, self.now);
+    }
+
+    /// A copy of a stored packet under this outgoing number.
+    fn copy(&self, seq: u64) -> Copy {
+        Copy {
             packet: PacketRef { ring: self.ring, seq },
             seq,
-            timestamp,
+            timestamp: seq as u32,
             captured_at: self.now,
             clock_rate_hz: 90_000,
             bytes: PAYLOAD_BYTES,
             payload_type: 96,
+            primary_only: false,
             rtx_payload_type: Some(97),
             patch: Patch::default(),
-        };
-        assert_eq!(self.egress.push(0, std::iter::once(copy), self.now), Ok(0));
+        }
+    }
+
+    /// Queues a packet under this outgoing number.
+    fn push(&mut self, seq: u64) {
+        self.put(seq, &[1; PAYLOAD_BYTES], 0);
+        assert_eq!(self.egress.push(0, std::iter::once(self.copy(seq)), self.now), Ok(0));
     }
 
     fn nack(&mut self, numbers: impl Iterator<Item = u16>) {
@@ -115,12 +128,34 @@ impl Rig {
                 if is_media {
                     self.tracker.accept(index);
                     arrived.media.push(index);
+                    arrived.payloads.push((header.payload_type, plain));
                 } else {
                     arrived.repairs.push(u16::from_be_bytes([plain[0], plain[1]]));
                 }
             }
         }
     }
+}
+
+/// A packet of RED: a block of Opus before the one it is about.
+const RED: [u8; 9] = [0x80 | 111, 0x0f, 0x00, 0x02, 111, 1, 2, 3, 4];
+
+#[test]
+fn red_goes_whole_or_as_its_primary() {
+    let mut rig = Rig::new();
+    for (seq, primary_only) in [(100, false), (101, true), (102, true), (103, false)] {
+        rig.put(seq, &RED, 7);
+        let bytes = if primary_only { 2 } else { RED.len() };
+        let payload_type = if primary_only { 111 } else { 63 };
+        let copy = Copy { payload_type, primary_only, rtx_payload_type: None, bytes, ..rig.copy(seq) };
+        assert_eq!(rig.egress.push(0, std::iter::once(copy), rig.now), Ok(0));
+    }
+    let arrived = rig.drain();
+    assert_eq!(arrived.media, [100, 101, 102, 103]);
+    let (whole, primary) = ((63, RED.to_vec()), (111, vec![3, 4]));
+    assert_eq!(arrived.payloads, [whole.clone(), primary.clone(), primary, whole]);
+    let sent = rig.stats.rtp_out.video;
+    assert_eq!((sent.packets, sent.bytes), (4, 2 * RED.len() as u64 + 4));
 }
 
 #[test]

@@ -17,11 +17,12 @@ let loopback = null;
 
 globalThis.peer = {
   /** Joins with fake devices; `devices` names those to open. */
-  async join({ url, token, devices = ['microphone', 'camera'], picture = SMALL, talks = false, camera = {}, slots, tcpOnly, onePath, lips, sealed }) {
+  async join({ url, token, devices = ['microphone', 'camera'], picture = SMALL, talks = false, camera = {}, slots, tcpOnly, onePath, lips, sealed, audioCodecs }) {
     if (tcpOnly) keepOnly(([, , protocol]) => protocol === 'tcp');
     if (onePath) keepOnly(isIpv4OverUdp);
     if (lips) lipSync.install(lips);
     if (sealed) seal(sealed);
+    if (audioCodecs) preferAudio(audioCodecs);
     const publish = [];
     for (const source of devices) {
       const track = talks && source === 'microphone' ? talker() : await open(source, picture);
@@ -218,6 +219,18 @@ function keepOnly(isKept) {
   RTCPeerConnection.prototype.setRemoteDescription = function set({ type, sdp }) {
     const kept = sdp.split(/(?<=\n)/).filter((line) => !line.startsWith('a=candidate:') || isKept(line.toLowerCase().split(' ')));
     return setRemoteDescription.call(this, { type, sdp: kept.join('') });
+  };
+}
+
+/** Every audio line offers these codecs only, by their names after `audio/`, in this order. */
+function preferAudio(names) {
+  const { createOffer } = RTCPeerConnection.prototype;
+  const known = RTCRtpReceiver.getCapabilities('audio').codecs;
+  const chosen = names.map((name) => known.find(({ mimeType }) => mimeType === `audio/${name}`));
+  RTCPeerConnection.prototype.createOffer = function create(...options) {
+    const lines = this.getTransceivers().filter(({ receiver }) => receiver.track.kind === 'audio');
+    for (const line of lines) line.setCodecPreferences(chosen);
+    return createOffer.apply(this, options);
   };
 }
 
