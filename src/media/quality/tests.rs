@@ -15,7 +15,7 @@ struct Stage {
     t0: Instant,
     ms: u64,
     track: TrackKey,
-    sent: u64,
+    asked: [bool; 2],
 }
 
 impl Stage {
@@ -61,7 +61,7 @@ impl Stage {
             rids: vec!["l".into(), "h".into()],
         };
         room.handle(Input::Publish { seat: Seat(0), track }, t0);
-        Self { room, t0, ms: 0, track: TrackKey(0), sent: 0 }
+        Self { room, t0, ms: 0, track: TrackKey(0), asked: [false; 2] }
     }
 
     fn now(&self) -> Instant {
@@ -70,9 +70,10 @@ impl Stage {
 
     fn tell(&mut self, input: Input<'_>) {
         self.room.handle(input, self.now());
+        self.drain();
     }
 
-    /// Both encodings send, with keyframes if `answers` as soon as they are asked for, else never.
+    /// Both encodings send. If the publisher `answers`, the frame after a request is a keyframe.
     fn play(&mut self, milliseconds: u64, answers: bool) {
         let end = self.ms + milliseconds;
         while self.ms < end {
@@ -81,45 +82,38 @@ impl Stage {
             if self.room.poll_timeout().is_some_and(|(at, _)| at <= now) {
                 self.room.handle_timeout(now);
             }
-            let asked = std::iter::from_fn(|| self.room.poll_output()).collect::<Vec<_>>();
+            self.drain();
             for encoding in [0, 1] {
-                let is_wanted = |output: &Output| matches!(output, Output::RequestKeyframe { encoding: of, .. } if of.0 == encoding);
-                let keyframe = answers && asked.iter().any(is_wanted);
-                let frame =
-                    Frame { starts: true, ends: true, scheme: Scheme::Temporal { sync: true }, ..Frame::default() };
-                let packet = Packet {
-                    ssrc: 1 + u32::from(encoding),
-                    seq: self.ms / FRAME_MS,
-                    timestamp: self.ms as u32 * 90,
-                    codec: Codec::Vp8,
-                    bytes: FRAME_BYTES[usize::from(encoding)],
-                    keyframe,
-                    level: None,
-                    captured_at: now,
-                    frame,
-                    size: keyframe.then_some([(320, 180), (1280, 720)][usize::from(encoding)]),
-                };
-                let (track, encoding) = (self.track, EncodingIndex(encoding));
-                self.room.handle(Input::Packets { track, encoding, packets: &[packet] }, now);
-                while let Some(output) = self.room.poll_output() {
-                    match output {
-                        Output::Forward(forward) => self.sent += u64::from(forward.count),
-                        // Asked for by this very packet: due again in its interval.
-                        Output::RequestKeyframe { .. } if answers => {
-                            self.ms += 1;
-                            let packet = Packet {
-                                seq: packet.seq,
-                                keyframe: true,
-                                timestamp: self.ms as u32 * 90,
-                                size: Some([(320, 180), (1280, 720)][usize::from(encoding.0)]),
-                                ..packet
-                            };
-                            let now = self.now();
-                            self.room.handle(Input::Packets { track, encoding, packets: &[packet] }, now);
-                        }
-                        _ => {}
-                    }
-                }
+                let keyframe = answers && std::mem::take(&mut self.asked[encoding]);
+                self.send(encoding, keyframe);
+            }
+        }
+    }
+
+    fn send(&mut self, encoding: usize, keyframe: bool) {
+        let now = self.now();
+        let scheme = Scheme::Temporal { sync: true };
+        let packet = Packet {
+            ssrc: 1 + encoding as u32,
+            seq: self.ms / FRAME_MS,
+            timestamp: self.ms as u32 * 90,
+            codec: Codec::Vp8,
+            bytes: FRAME_BYTES[encoding],
+            keyframe,
+            level: None,
+            captured_at: now,
+            frame: Frame { starts: true, ends: true, scheme, ..Frame::default() },
+            size: keyframe.then_some([(320, 180), (1280, 720)][encoding]),
+        };
+        let (track, encoding) = (self.track, EncodingIndex(encoding as u8));
+        self.room.handle(Input::Packets { track, encoding, packets: &[packet] }, now);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.room.poll_output() {
+            if let Output::RequestKeyframe { encoding, .. } = output {
+                self.asked[usize::from(encoding.0)] = true;
             }
         }
     }
