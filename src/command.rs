@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+pub mod quality;
+
+use self::quality::ParticipantQuality;
 use crate::ids::{CallId, Identity, ParticipantId, RoomId, SessionId, Text, TrackId};
 
 /// An order from control to the shard that holds the room or session it names.
@@ -25,6 +28,8 @@ pub enum Command {
     ListParticipants { room: RoomId },
     /// Answered [`Reply::Participants`] with one entry.
     DescribeParticipant { room: RoomId, identity: Identity },
+    /// Answered [`Reply::Quality`], in order of joining.
+    DescribeQuality { room: RoomId },
     /// Removes someone (reason `participant_removed`). Answered [`Reply::Done`].
     RemoveParticipant { room: RoomId, identity: Identity, reason: EndReason },
     /// Changes someone's grants, name, metadata or attributes live. Answered [`Reply::Participants`] with one entry.
@@ -84,6 +89,11 @@ pub enum Reply {
     Done,
     Rooms(Vec<RoomState>),
     Participants(Vec<ParticipantInfo>),
+    /// As of that instant.
+    Quality {
+        at: Instant,
+        participants: Vec<ParticipantQuality>,
+    },
     /// An SDP answer, and the number of the ICE session it belongs to.
     Answer {
         sdp: String,
@@ -414,7 +424,8 @@ pub enum Notice {
 }
 
 /// How a session's datagrams travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Transport {
     Udp,
     Tcp,

@@ -14,8 +14,8 @@ use prometheus::{HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::command::{EndReason, MediaKind, Notice};
 use crate::ids::SessionId;
-use crate::media::meter::{DropReason, PerKind, Volume};
-use crate::rtc::Stats;
+use crate::media::meter::{DropReason, KEYFRAME_WAIT_BOUNDS_US, PerKind, Quality, Spread, Volume};
+use crate::rtc::{ESTIMATE_BOUNDS_BPS, LOSS_BOUNDS_PPM, ROUND_TRIP_BOUNDS_US, Samples, Stats};
 
 /// Upper bounds of the forward-latency buckets, in seconds: 50 µs to 50 ms.
 pub const LATENCY_BOUNDS_SECONDS: [f64; 10] =
@@ -135,7 +135,7 @@ impl Metrics {
     pub fn new(routes: &[(&str, &[&str])]) -> Self {
         let registry = Registry::new();
         let vec = |name, help, labels: &[&str]| register(&registry, IntCounterVec::new(Opts::new(name, help), labels));
-        let histogram = |name, help, bounds: &[f64]| {
+        let own_histogram = |name, help, bounds: &[f64]| {
             let options = HistogramOpts::new(name, help).buckets(bounds.to_vec());
             register(&registry, prometheus::Histogram::with_opts(options))
         };
@@ -147,12 +147,12 @@ impl Metrics {
                 "HTTP requests answered, by route template.",
                 &["route", "method", "status_class"],
             ),
-            join_duration: histogram(
+            join_duration: own_histogram(
                 "stube_join_duration_seconds",
                 "From the join request to connected media.",
                 &JOIN_BOUNDS_SECONDS,
             ),
-            call_duration: histogram(
+            call_duration: own_histogram(
                 "stube_call_duration_seconds",
                 "From a call's first join to its last leave.",
                 &CALL_BOUNDS_SECONDS,
@@ -222,6 +222,7 @@ impl Metrics {
     pub fn render(&self, shards: &[ShardSnapshot], now: Instant) -> String {
         let mut families = self.registry.gather();
         families.extend(shard_families(shards));
+        families.extend(quality_families(shards));
         families.extend(ProcessCollector::for_self().collect());
         let seconds = self.connected().total(now).as_secs_f64();
         families.push(counter(
@@ -348,23 +349,89 @@ fn shard_families(shards: &[ShardSnapshot]) -> Vec<MetricFamily> {
 }
 
 fn latency(shards: &[ShardSnapshot]) -> MetricFamily {
+    let mut spread = Spread::<{ LATENCY_BOUNDS_SECONDS.len() + 1 }>::default();
+    for shard in shards {
+        spread.merge(&Spread { buckets: shard.latency_buckets, sum: shard.latency_sum_ns });
+    }
+    let sum = spread.sum as f64 / 1e9;
+    histogram("stube_forward_latency_seconds", "Socket in to socket out.", LATENCY_BOUNDS_SECONDS, &spread.buckets, sum)
+}
+
+/// What viewers notice, and what the feedback of subscribers tells.
+fn quality_families(shards: &[ShardSnapshot]) -> Vec<MetricFamily> {
+    let sum = |count: fn(&ShardSnapshot) -> u64| shards.iter().map(count).sum::<u64>();
+    let total = |count| vec![(vec![], sum(count) as f64)];
+    type Count = fn(&ShardSnapshot) -> u64;
+    let switches: [(Count, _); 2] =
+        [(|s| s.engine.quality.switches.up, "up"), (|s| s.engine.quality.switches.down, "down")];
+    let (mut quality, mut samples) = (Quality::default(), Samples::default());
+    for Stats { quality: other, samples: more, .. } in shards.iter().map(|shard| &shard.engine) {
+        quality.merge(other);
+        samples.merge(more);
+    }
+    vec![
+        counter(
+            "stube_layer_switches_total",
+            "Changes of the encoding or spatial layer that flowed to a subscriber.",
+            by("direction", switches, sum),
+        ),
+        counter("stube_freezes_total", "Pictures that waited for a keyframe.", total(|s| s.engine.quality.freezes)),
+        gauge(
+            "stube_subscribers_limited",
+            "Participants that get less than they wish for because of their networks.",
+            total(|s| s.engine.subscribers_limited),
+        ),
+        spread(
+            "stube_keyframe_wait_seconds",
+            "From the first wish for a keyframe of an encoding until it came.",
+            (&quality.keyframe_waits, &KEYFRAME_WAIT_BOUNDS_US, 1e6),
+        ),
+        spread(
+            "stube_subscriber_estimate_bits_per_second",
+            "What networks of subscribers take; one sample a session and second.",
+            (&samples.estimates_bps, &ESTIMATE_BOUNDS_BPS, 1.0),
+        ),
+        spread(
+            "stube_subscriber_round_trip_seconds",
+            "Round trips to subscribers; one sample a session and second.",
+            (&samples.round_trips_us, &ROUND_TRIP_BOUNDS_US, 1e6),
+        ),
+        spread(
+            "stube_subscriber_loss_ratio",
+            "Share of packets lost on the way to subscribers; one sample a session and second.",
+            (&samples.losses_ppm, &LOSS_BOUNDS_PPM, 1e6),
+        ),
+    ]
+}
+
+/// A histogram of whole numbers, so many of which are one of the metric's unit.
+fn spread<const BUCKETS: usize>(
+    name: &str,
+    help: &str,
+    (spread, bounds, unit): (&Spread<BUCKETS>, &[u64], f64),
+) -> MetricFamily {
+    let bounds = bounds.iter().map(|bound| *bound as f64 / unit);
+    histogram(name, help, bounds, &spread.buckets, spread.sum as f64 / unit)
+}
+
+/// A histogram of counts by bucket, the last of which is above all bounds.
+fn histogram(name: &str, help: &str, bounds: impl IntoIterator<Item = f64>, counts: &[u64], sum: f64) -> MetricFamily {
     let mut histogram = Histogram::default();
     let mut cumulative = 0;
     let mut buckets = Vec::new();
-    for (index, bound) in LATENCY_BOUNDS_SECONDS.into_iter().enumerate() {
-        cumulative += shards.iter().map(|shard| shard.latency_buckets[index]).sum::<u64>();
+    for (bound, count) in bounds.into_iter().zip(counts) {
+        cumulative += count;
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(bound);
         bucket.set_cumulative_count(cumulative);
         buckets.push(bucket);
     }
-    cumulative += shards.iter().map(|shard| shard.latency_buckets[LATENCY_BOUNDS_SECONDS.len()]).sum::<u64>();
     histogram.set_bucket(buckets);
-    histogram.set_sample_count(cumulative);
-    histogram.set_sample_sum(shards.iter().map(|shard| shard.latency_sum_ns).sum::<u64>() as f64 / 1e9);
+    histogram.set_sample_count(counts.iter().sum());
+    histogram.set_sample_sum(sum);
     let mut metric = Metric::default();
     metric.set_histogram(histogram);
-    family("stube_forward_latency_seconds", "Socket in to socket out.", MetricType::HISTOGRAM, vec![metric])
+    family(name, help, MetricType::HISTOGRAM, vec![metric])
 }
 
 fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 use tracing::Instrument as _;
@@ -13,6 +13,7 @@ use super::clock::Clock;
 use super::directory::{Directory, RoomEntry, SessionEntry};
 use super::idempotency::Idempotency;
 use super::problem::Problem;
+use crate::command::quality::ParticipantQuality;
 use crate::command::{Command, ParticipantInfo, Refusal, Reply, RoomState};
 use crate::config::{Config, Secret};
 use crate::ids::{Id, IdSource, SessionId};
@@ -157,6 +158,11 @@ pub fn rooms(reply: Reply) -> Result<Vec<RoomState>, Refusal> {
 /// The reply to commands about participants.
 pub fn participants(reply: Reply) -> Result<Vec<ParticipantInfo>, Refusal> {
     if let Reply::Participants(participants) = reply { Ok(participants) } else { mismatch() }
+}
+
+/// The reply to [`Command::DescribeQuality`].
+pub fn quality(reply: Reply) -> Result<(Instant, Vec<ParticipantQuality>), Refusal> {
+    if let Reply::Quality { at, participants } = reply { Ok((at, participants)) } else { mismatch() }
 }
 
 /// The reply to a command about one participant.

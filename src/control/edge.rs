@@ -36,13 +36,14 @@ pub const UNMATCHED: &str = "unmatched";
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// Every route of the public listener and its methods: the closed sets of the request metric's labels.
-pub const ROUTES: [(&str, &[&str]); 14] = [
+pub const ROUTES: [(&str, &[&str]); 15] = [
     (PAGE, &["GET", "HEAD", "OPTIONS"]),
     ("/demo/token", &["POST", "OPTIONS"]),
     ("/v1/rooms", &["GET", "HEAD", "POST", "OPTIONS"]),
     ("/v1/rooms/{name}", &["GET", "HEAD", "PATCH", "DELETE", "OPTIONS"]),
     ("/v1/rooms/{name}/tokens", &["POST", "OPTIONS"]),
     ("/v1/rooms/{name}/messages", &["POST", "OPTIONS"]),
+    ("/v1/rooms/{name}/stats", &["GET", "HEAD", "OPTIONS"]),
     ("/v1/rooms/{name}/participants", &["GET", "HEAD", "OPTIONS"]),
     ("/v1/rooms/{name}/participants/{identity}", &["GET", "HEAD", "PATCH", "DELETE", "OPTIONS"]),
     ("/v1/rooms/{name}/participants/{identity}/tracks/{track}/muted", &["PUT", "OPTIONS"]),

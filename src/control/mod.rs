@@ -15,6 +15,7 @@ pub mod body;
 pub mod edge;
 mod rooms;
 mod participants;
+mod quality;
 mod sessions;
 mod demo;
 pub mod admin;
@@ -38,6 +39,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/rooms/{name}", get(rooms::read).patch(rooms::change).delete(rooms::end))
         .route("/v1/rooms/{name}/tokens", post(rooms::mint_token))
         .route("/v1/rooms/{name}/messages", post(rooms::send_message))
+        .route("/v1/rooms/{name}/stats", get(quality::read))
         .route("/v1/rooms/{name}/participants", get(participants::list))
         .route(
             "/v1/rooms/{name}/participants/{identity}",

@@ -42,7 +42,7 @@ fn view<'a>(app: &App, info: &'a ParticipantInfo) -> ParticipantView<'a> {
 }
 
 /// The tenant's room, for someone who administers it.
-fn administered(app: &App, headers: &HeaderMap, room: &str) -> Result<RoomEntry, Problem> {
+pub fn administered(app: &App, headers: &HeaderMap, room: &str) -> Result<RoomEntry, Problem> {
     let tenant = auth::server(app.keys(), headers, Right::AdministerRoom(room))?;
     rooms::find(app, &tenant, &room.into())
 }

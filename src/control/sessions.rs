@@ -174,7 +174,7 @@ pub async fn change(
             Reply::Fragment { fragment, ice } => {
                 ([(CONTENT_TYPE, SDP_FRAGMENT.to_owned()), (ETAG, etag(ice))], fragment).into_response()
             }
-            Reply::Rooms(_) | Reply::Participants(_) => return Err(Refusal::Internal.into()),
+            Reply::Rooms(_) | Reply::Participants(_) | Reply::Quality { .. } => return Err(Refusal::Internal.into()),
         })
     })
     .await

@@ -75,6 +75,11 @@ impl Means {
         Some(Budget { held: less(all.held), new: less(all.new) })
     }
 
+    /// What is granted costs, what all that is wished for would cost, and whether that is more.
+    pub fn balance(&self) -> (Bitrate, Bitrate, bool) {
+        (self.spent, self.demand, self.limited)
+    }
+
     /// The last estimate, if one has been measured.
     pub fn estimate(&self, now: Instant) -> Option<Bitrate> {
         self.purse.budget(now).map(|budget| budget.held)

@@ -167,6 +167,75 @@ impl Volume {
     }
 }
 
+/// How values are spread: a count for each bound, one for what is above all bounds, and the sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spread<const BUCKETS: usize> {
+    pub buckets: [u64; BUCKETS],
+    pub sum: u64,
+}
+
+impl<const BUCKETS: usize> Default for Spread<BUCKETS> {
+    fn default() -> Self {
+        Self { buckets: [0; BUCKETS], sum: 0 }
+    }
+}
+
+impl<const BUCKETS: usize> Spread<BUCKETS> {
+    /// Counts a value. There is one bound less than there are buckets.
+    pub fn observe(&mut self, value: u64, bounds: &[u64]) {
+        let place = bounds.partition_point(|bound| *bound < value);
+        if let Some(bucket) = self.buckets.get_mut(place) {
+            *bucket += 1;
+            self.sum += value;
+        }
+    }
+
+    /// Adds another spread over the same bounds to this one.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
+            *mine += theirs;
+        }
+        self.sum += other.sum;
+    }
+}
+
+/// Bounds of [`Quality::keyframe_waits`], in microseconds.
+pub const KEYFRAME_WAIT_BOUNDS_US: [u64; 7] = [50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000];
+
+/// What viewers notice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Quality {
+    pub switches: Switches,
+    /// From the first wish for a keyframe of an encoding until it came, in microseconds.
+    pub keyframe_waits: Spread<8>,
+    /// Pictures that stood still for lack of a keyframe.
+    pub freezes: u64,
+}
+
+impl Quality {
+    /// Adds another count to this one.
+    pub fn merge(&mut self, other: &Self) {
+        self.switches.merge(&other.switches);
+        self.keyframe_waits.merge(&other.keyframe_waits);
+        self.freezes += other.freezes;
+    }
+}
+
+/// Changes of the encoding or the spatial layer that flowed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Switches {
+    pub up: u64,
+    pub down: u64,
+}
+
+impl Switches {
+    /// Adds another count to this one.
+    pub fn merge(&mut self, other: &Self) {
+        self.up += other.up;
+        self.down += other.down;
+    }
+}
+
 /// One value for audio and one for video.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PerKind<T> {
@@ -203,6 +272,15 @@ impl<T> PerKind<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_counts_up_to_its_bound() {
+        let mut spread = Spread::<3>::default();
+        [0, 10, 11, 20, 21, 900].into_iter().for_each(|value| spread.observe(value, &[10, 20]));
+        assert_eq!(spread, Spread { buckets: [2, 2, 2], sum: 962 });
+        spread.merge(&Spread { buckets: [1, 0, 0], sum: 5 });
+        assert_eq!(spread, Spread { buckets: [3, 2, 2], sum: 967 });
+    }
 
     #[test]
     fn every_reason_has_its_place_and_word() {

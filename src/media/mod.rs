@@ -26,6 +26,7 @@ pub mod meter;
 mod packet;
 mod participant;
 mod passing;
+mod quality;
 mod rates;
 mod requests;
 mod room;
@@ -37,6 +38,7 @@ mod timers;
 mod track;
 
 pub use packet::{Codec, CodecSet, Frame, FrameNumbers, MAX_CHAINS, MAX_TARGETS, Packet, Scheme, Targets};
+pub use quality::Observed;
 pub use room::Room;
 pub use timers::Timer;
 

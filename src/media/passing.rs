@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::audio::Heard;
-use super::meter::DropReason;
+use super::meter::{DropReason, KEYFRAME_WAIT_BOUNDS_US};
 use super::packet::Packet;
 use super::signal::TrackEvent;
 use super::timers::Timer;
@@ -24,6 +24,9 @@ impl Room {
             self.starts.push(noted.start);
             changed |= noted.changed;
             awakened |= noted.awakened;
+            if let Some(waited) = noted.waited {
+                self.quality.keyframe_waits.observe(waited.as_micros() as u64, &KEYFRAME_WAIT_BOUNDS_US);
+            }
         }
         if awakened {
             self.timers.set_earlier(Timer::Tracks, now + track::FIRST_LOOK);
@@ -49,7 +52,10 @@ impl Room {
             let awaited = bound.awaits(encoding);
             let to = (participant.peer, *slot);
             let run = (packets, self.starts.as_slice());
-            source_changed |= bound.forward_all(to, encoding, run, &mut self.drops, &mut self.outputs);
+            let before = bound.layer();
+            let passed = bound.forward_all(to, encoding, run, &mut self.drops, &mut self.outputs);
+            bound.note_passed(&passed, before, track, &mut self.quality, now);
+            source_changed |= passed.lost_source;
             slot_changed |= awaited && !bound.awaits(encoding);
         }
         if changed {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::audio::AudioSelector;
-use super::meter::{Drops, PerKind};
+use super::meter::{Drops, PerKind, Quality};
 use super::participant::Participant;
+use super::quality::{self, Stall};
 use super::signal::{ParticipantEvent, Signal, SpeakerInfo, TrackEvent};
 use super::speakers::{self, SpeakerDetector};
 use super::subscription::Slot;
@@ -36,6 +37,7 @@ pub struct Room {
     closing: Option<EndReason>,
     pub(super) drops: Drops,
     pub(super) copies_due: u64,
+    pub(super) quality: Quality,
     /// Scratch: which of the packets at hand a decoder can start with.
     pub(super) starts: Vec<bool>,
 }
@@ -59,6 +61,7 @@ impl Room {
             closing: None,
             drops: Drops::default(),
             copies_due: 0,
+            quality: Quality::default(),
             starts: Vec::new(),
         }
     }
@@ -312,10 +315,11 @@ impl Room {
         self.slots_stale = true;
     }
 
-    fn keyframe_wanted(&mut self, seat: Seat, slot: SlotIndex, now: Instant) {
-        let slot = self.participant(seat).and_then(|participant| participant.slots.get(usize::from(slot.0)));
-        let video = slot.filter(|slot| slot.kind == MediaKind::Video);
-        let Some(binding) = video.and_then(|slot| slot.binding) else { return };
+    fn keyframe_wanted(&mut self, seat: Seat, index: SlotIndex, now: Instant) {
+        let Some(slot) = self.slot_mut(seat, index).filter(|slot| slot.kind == MediaKind::Video) else { return };
+        slot.keyframes_wanted += 1;
+        let Some(binding) = slot.binding else { return };
+        self.freeze(seat, index, Stall::Undecodable, now);
         if let Some(encoding) = binding.current.or(binding.target.map(|layer| layer.encoding)) {
             self.want_keyframe(binding.track, encoding, now);
         }
@@ -323,6 +327,7 @@ impl Room {
 
     fn broken(&mut self, key: TrackKey, encoding: EncodingIndex, now: Instant) {
         if self.track(key).is_some_and(|track| track.kind == MediaKind::Video && !track.subscribers.is_empty()) {
+            self.freeze_viewers(key, encoding, now);
             self.want_keyframe(key, encoding, now);
         }
     }
@@ -346,15 +351,15 @@ impl Room {
         for (index, track) in self.tracks.iter_mut().enumerate() {
             let Some(track) = track else { continue };
             let key = TrackKey(index as u32);
-            let publisher = self.seats.get(usize::from(track.owner.0)).and_then(Option::as_ref);
+            let publisher = self.seats.get(usize::from(track.owner.0)).and_then(Option::as_ref).map(|p| p.peer);
             for (number, encoding) in track.encodings.iter_mut().enumerate() {
                 let encoding_index = EncodingIndex(number as u8);
                 // Nobody waits any more: a muted or empty stage needs no keyframe.
                 if track.muted || track.subscribers.is_empty() {
-                    encoding.keyframes.satisfied();
+                    encoding.keyframes.forget();
                 }
-                if let Some(publisher) = publisher.filter(|_| encoding.keyframes.send_if_due(now)) {
-                    let peer = publisher.peer;
+                if let Some(peer) = publisher.filter(|_| encoding.keyframes.send_if_due(now)) {
+                    self.quality.freezes += quality::count_freezes(&mut self.seats, &track.subscribers, now);
                     self.outputs.push_back(Output::RequestKeyframe { peer, track: key, encoding: encoding_index });
                 }
             }

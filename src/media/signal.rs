@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use crate::command::quality::{SlotLayer, SlotState};
 use crate::command::{EndReason, MediaKind, ParticipantInfo, Source, TrackInfo};
 use crate::ids::{Identity, ParticipantId, RoomId, SessionId, Text, TrackId};
 
@@ -113,26 +114,6 @@ pub struct SlotInfo {
     pub state: SlotState,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<SlotLayer>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SlotState {
-    Live,
-    /// A track is bound, but nothing flows: it is muted, or the receiver's network has no room for it.
-    Paused,
-    Empty,
-}
-
-/// Which layer of the track flows, as far as there is a choice.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SlotLayer {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rid: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub spatial: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub temporal: Option<u8>,
 }
 
 /// Whether an encoding is needed.

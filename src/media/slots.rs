@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::fill::{self, Place, Wanted};
 use super::layers::Layer;
 use super::participant::{Participant, Wish};
+use super::quality::Stall;
 use super::signal::{Signal, SlotInfo, SlotState, TrackEvent};
 use super::subscription::{Binding, Slot};
 use super::timers::Timer;
@@ -137,7 +138,11 @@ impl Room {
     /// A slot's video could not be sent. What is left of its frames is no use; a keyframe begins anew.
     pub(super) fn starved(&mut self, seat: Seat, index: SlotIndex, now: Instant) {
         let Some(slot) = self.slot_mut(seat, index) else { return };
+        let flowed = slot.binding.is_some_and(|binding| binding.current.is_some());
         slot.restart();
+        if flowed {
+            slot.freeze.begin(Stall::Silent, now);
+        }
         if let Some((track, target)) = slot.binding.and_then(|binding| Some((binding.track, binding.target?))) {
             self.want_keyframe(track, target.encoding, now);
         }
@@ -258,7 +263,7 @@ impl Room {
         self.tell(seat, Signal::Slots { slots });
     }
 
-    fn slot_info(&self, slot: &Slot) -> SlotInfo {
+    pub(super) fn slot_info(&self, slot: &Slot) -> SlotInfo {
         let (mid, kind) = (slot.mid.clone(), slot.kind);
         let bound = slot.binding.and_then(|binding| Some((binding, self.track(binding.track)?)));
         let Some((binding, track)) = bound else {

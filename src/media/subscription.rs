@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use super::forwarder::{Forwarder, Numbers};
 use super::layers::{Choice, Layer, LayerSelector};
-use super::meter::{DropReason, Drops};
+use super::meter::{DropReason, Drops, Switches};
 use super::packet::{CodecSet, Packet};
+use super::quality::Freeze;
 use super::signal::SlotInfo;
 use super::{EncodingIndex, Forward, NewSlot, Output, Patch, PeerKey, SlotIndex, TrackKey};
 use crate::command::MediaKind;
@@ -23,6 +24,9 @@ pub struct Slot {
     pub rank: u16,
     forwarder: Forwarder,
     layers: LayerSelector,
+    pub switches: Switches,
+    pub freeze: Freeze,
+    pub keyframes_wanted: u64,
     /// What the client last heard of this slot.
     pub told: Option<SlotInfo>,
 }
@@ -55,17 +59,42 @@ pub struct Passage {
     active_targets: u16,
 }
 
+/// What became of packets that came together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Some were forwarded.
+    pub sent: bool,
+    /// One of them lets a decoder start.
+    pub restarted: bool,
+    /// Another source has begun that only a keyframe lets the receiver follow.
+    pub lost_source: bool,
+}
+
 impl Slot {
     /// An empty slot.
     pub fn new(new: NewSlot) -> Self {
         let NewSlot { mid, kind, codecs, first_seq } = new;
         let (forwarder, layers) = (Forwarder::new(first_seq), LayerSelector::default());
-        Self { mid, kind, codecs, binding: None, height: 0, rank: 0, forwarder, layers, told: None }
+        Self {
+            mid,
+            kind,
+            codecs,
+            binding: None,
+            height: 0,
+            rank: 0,
+            forwarder,
+            layers,
+            switches: Switches::default(),
+            freeze: Freeze::default(),
+            keyframes_wanted: 0,
+            told: None,
+        }
     }
 
     /// Puts a track into the slot, or nothing.
     pub fn bind(&mut self, binding: Option<Binding>) {
         self.binding = binding;
+        self.freeze.cancel();
         self.forwarder.switch();
     }
 
@@ -77,6 +106,7 @@ impl Slot {
         let Some(layer) = target else {
             // Frames are missing from here on.
             binding.current = None;
+            self.freeze.cancel();
             return None;
         };
         let changed = before != target || binding.current.is_none();
@@ -155,7 +185,6 @@ impl Slot {
     }
 
     /// Forwards packets that came together, each with whether a decoder can start there: neighbours as one output.
-    /// Whether another source has begun that only a keyframe lets the receiver follow.
     pub fn forward_all(
         &mut self,
         (to, slot): (PeerKey, SlotIndex),
@@ -163,18 +192,20 @@ impl Slot {
         (packets, starts): (&[Packet], &[bool]),
         drops: &mut Drops,
         outputs: &mut VecDeque<Output>,
-    ) -> bool {
+    ) -> Passed {
         let mut run: Option<Forward> = None;
-        let mut lost_source = false;
+        let mut passed = Passed::default();
         for (index, (packet, start)) in packets.iter().zip(starts).enumerate() {
             let passage = match self.forward(encoding, packet, *start) {
                 Ok(passage) => passage,
                 Err(reason) => {
                     drops.count(reason);
-                    lost_source |= reason == DropReason::AwaitingKeyframe && !self.awaits(encoding);
+                    passed.lost_source |= reason == DropReason::AwaitingKeyframe && !self.awaits(encoding);
                     continue;
                 }
             };
+            passed.sent = true;
+            passed.restarted |= *start;
             let Passage { numbers, mark, active_targets } = passage;
             let copy = Forward {
                 to,
@@ -190,11 +221,12 @@ impl Slot {
             }
         }
         outputs.extend(run.map(Output::Forward));
-        lost_source
+        passed
     }
 
     /// The pause is over: only a keyframe lets the decoder follow again.
     pub fn restart(&mut self) {
+        self.freeze.cancel();
         if let Some(binding) = &mut self.binding {
             binding.current = None;
         }

@@ -6,6 +6,7 @@ use super::keyframes::KeyframeRequests;
 use super::ladder::Ladder;
 use super::layers::Layer;
 use super::packet::{Codec, Packet};
+use super::quality::Intake;
 use super::rates::LayerRates;
 use super::signal::SlotLayer;
 use super::{EncodingIndex, NewTrack, Seat, SlotIndex};
@@ -72,6 +73,7 @@ pub struct Encoding {
     pub rid: String,
     pub keyframes: KeyframeRequests,
     pub rates: LayerRates,
+    pub intake: Intake,
     /// Its publisher has not been told to stop it.
     pub active: bool,
     /// When someone last needed it, and when its publisher was told to go on with it.
@@ -94,6 +96,8 @@ pub struct Noted {
     pub changed: bool,
     /// It is the first of its encoding after a silence.
     pub awakened: bool,
+    /// It is a keyframe, first wished for so long ago.
+    pub waited: Option<Duration>,
 }
 
 /// What a look at a track found.
@@ -112,6 +116,7 @@ impl Track {
             rid,
             keyframes: KeyframeRequests::new(several && index == 0),
             rates: LayerRates::new(now),
+            intake: Intake::default(),
             active: true,
             needed_at: now,
             revived_at: None,
@@ -164,7 +169,7 @@ impl Track {
 
     /// Notes a packet.
     pub fn note(&mut self, encoding: EncodingIndex, packet: &Packet, now: Instant) -> Noted {
-        let mut noted = Noted { start: packet.keyframe, changed: false, awakened: false };
+        let mut noted = Noted { start: packet.keyframe, changed: false, awakened: false, waited: None };
         if let Some(encoding) = self.encodings.get_mut(usize::from(encoding.0)) {
             noted.awakened = encoding.heard(now);
             self.heard_at = Some(now);
@@ -173,8 +178,9 @@ impl Track {
                 Some((ssrc, seq)) if ssrc == packet.ssrc && seq > packet.seq => noted.start = false,
                 _ => encoding.latest = Some((packet.ssrc, packet.seq)),
             }
+            encoding.intake.note(packet);
             if noted.start {
-                encoding.keyframes.satisfied();
+                noted.waited = encoding.keyframes.satisfied(now);
             }
         }
         noted.changed |= self.note_codec(packet.codec, now);

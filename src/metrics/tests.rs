@@ -3,6 +3,7 @@
 use super::*;
 use crate::command::Transport;
 use crate::ids::{CallId, ParticipantId, RoomId};
+use crate::media::meter::Switches;
 
 const ROUTES: [(&str, &[&str]); 2] = [("/v1/rooms", &["GET", "POST"]), ("unmatched", &["other"])];
 
@@ -10,7 +11,7 @@ const ROUTES: [(&str, &[&str]); 2] = [("/v1/rooms", &["GET", "POST"]), ("unmatch
 const ALLOWED: [(&str, &[&str]); 12] = [
     ("transport", &["udp", "tcp"]),
     ("kind", &["audio", "video"]),
-    ("direction", &["in", "out"]),
+    ("direction", &["in", "out", "up", "down"]),
     ("family", &["ipv4", "ipv6"]),
     ("purpose", &["repair", "probe"]),
     ("result", &[]),
@@ -70,6 +71,16 @@ fn shards_are_summed_and_buckets_cumulate() {
     shard.latency_buckets[0] = 3;
     shard.latency_buckets[LATENCY_BOUNDS_SECONDS.len()] = 1;
     shard.latency_sum_ns = 500_000_000;
+    shard.engine.quality.switches = Switches { up: 4, down: 1 };
+    shard.engine.quality.freezes = 2;
+    shard.engine.quality.keyframe_waits.observe(150_000, &KEYFRAME_WAIT_BOUNDS_US);
+    shard.engine.subscribers_limited = 3;
+    shard.engine.retransmissions_wanted = 5;
+    shard.engine.rtx_out.packets = 4;
+    shard.engine.samples.estimates_bps.observe(1_500_000, &ESTIMATE_BOUNDS_BPS);
+    shard.engine.samples.round_trips_us.observe(30_000, &ROUND_TRIP_BOUNDS_US);
+    shard.engine.samples.losses_ppm.observe(0, &LOSS_BOUNDS_PPM);
+    shard.engine.samples.losses_ppm.observe(250_000, &LOSS_BOUNDS_PPM);
     let text = Metrics::new(&ROUTES).render(&[shard, shard], Instant::now());
     for line in [
         "stube_rooms 4",
@@ -79,6 +90,22 @@ fn shards_are_summed_and_buckets_cumulate() {
         "stube_forward_latency_seconds_count 8",
         "stube_forward_latency_seconds_sum 1",
         "stube_shard_busy_ratio{shard=\"1\"} 0.25",
+        "stube_layer_switches_total{direction=\"up\"} 8",
+        "stube_layer_switches_total{direction=\"down\"} 2",
+        "stube_freezes_total 4",
+        "stube_keyframe_wait_seconds_bucket{le=\"0.1\"} 0",
+        "stube_keyframe_wait_seconds_bucket{le=\"0.2\"} 2",
+        "stube_keyframe_wait_seconds_sum 0.3",
+        "stube_subscribers_limited 6",
+        "stube_retransmissions_wanted_total 10",
+        "stube_rtx_packets_total{purpose=\"repair\"} 8",
+        "stube_subscriber_estimate_bits_per_second_bucket{le=\"1000000\"} 0",
+        "stube_subscriber_estimate_bits_per_second_bucket{le=\"2000000\"} 2",
+        "stube_subscriber_round_trip_seconds_bucket{le=\"0.05\"} 2",
+        "stube_subscriber_loss_ratio_bucket{le=\"0\"} 2",
+        "stube_subscriber_loss_ratio_bucket{le=\"0.2\"} 2",
+        "stube_subscriber_loss_ratio_bucket{le=\"0.5\"} 4",
+        "stube_subscriber_loss_ratio_sum 0.5",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }

@@ -22,6 +22,7 @@ impl Engine {
                 Ok(Reply::Rooms(known.map(|(_, room)| room.state(now)).collect()))
             }
             Command::ListParticipants { room } => Ok(Reply::Participants(self.room(room)?.1.participant_infos(None))),
+            Command::DescribeQuality { room } => Ok(self.describe_quality(self.room(room)?.1, now)),
             Command::DescribeParticipant { room, identity } => self.describe(room, &identity),
             Command::RemoveParticipant { room, identity, reason } => {
                 let key = self.peer_of(room, &identity)?;

@@ -309,7 +309,6 @@ impl Congestion {
     }
 
     /// The share of our packets that was lost lately.
-    #[cfg(test)]
     pub fn loss_ratio(&self) -> f32 {
         self.loss.ratio(self.now_us)
     }

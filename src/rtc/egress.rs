@@ -13,6 +13,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+pub use self::run::RUN_BYTES_MAX;
+use self::run::Run;
 use super::Stats;
 use super::clock::{self, NtpClock};
 use super::compound;
@@ -32,9 +34,9 @@ use crate::rtp::rtcp::{self, ReportBlock};
 use crate::rtp::srtp::Sealer;
 use crate::units::Bitrate;
 
-/// Packets in one run, and bytes: what one GSO send takes (UDP_MAX_SEGMENTS is 64 on older kernels, 64 KB of IP).
-const RUN_PACKETS_MAX: usize = 60;
-pub const RUN_BYTES_MAX: usize = 62_000;
+mod quality;
+mod run;
+
 /// UDP and IPv4 headers: rates are counted as on the wire. IPv6's 20 bytes more are within the estimate's error.
 const UDP_IP_BYTES: usize = 28;
 /// Copies that may wait for the pacer or the drain. A frame of 4 Mbit/s has 15 packets; 25 slots may have one at once.
@@ -61,7 +63,8 @@ pub struct Egress {
     held: VecDeque<Queued>,
     /// Slots whose video was given up.
     starved: Vec<u16>,
-    round_trip: Duration,
+    /// As receiver reports tell.
+    round_trip: Option<Duration>,
     cname: String,
     clock: NtpClock,
     budget: Budget,
@@ -71,6 +74,10 @@ pub struct Egress {
     report_due: Instant,
     /// RTCP packets that wait, in plain; cut into compounds when they leave.
     rtcp: Vec<u8>,
+    /// Packets that NACKs named.
+    nacks: u64,
+    /// When its figures next go into the statistics.
+    sample_due: Instant,
 }
 
 /// One copy to send.
@@ -87,33 +94,6 @@ pub struct Copy {
     pub primary_only: bool,
     pub rtx_payload_type: Option<u8>,
     pub patch: Patch,
-}
-
-/// The run being filled.
-#[derive(Default)]
-struct Run {
-    /// The first packet's length; what follows is as long, and only the last may be shorter.
-    segment: usize,
-    packets: usize,
-    ended: bool,
-}
-
-impl Run {
-    fn takes(&self, bytes: usize, already: usize) -> bool {
-        self.packets == 0
-            || (!self.ended
-                && bytes <= self.segment
-                && self.packets < RUN_PACKETS_MAX
-                && already + bytes <= RUN_BYTES_MAX)
-    }
-
-    fn took(&mut self, bytes: usize) {
-        if self.packets == 0 {
-            self.segment = bytes;
-        }
-        self.ended = bytes < self.segment;
-        self.packets += 1;
-    }
 }
 
 /// Which queue is next.
@@ -135,13 +115,15 @@ impl Egress {
             video: VecDeque::new(),
             held: VecDeque::new(),
             starved: Vec::new(),
-            round_trip: DEFAULT_ROUND_TRIP,
+            round_trip: None,
             cname,
             clock,
             budget: Budget::new(now),
             last_video: None,
             report_due: now,
             rtcp: Vec::new(),
+            nacks: 0,
+            sample_due: now,
         }
     }
 
@@ -237,6 +219,7 @@ impl Egress {
         let round_trip = self.round_trip();
         for seq in missing.take(NACK_NUMBERS_MAX) {
             stats.retransmissions_wanted += 1;
+            self.nacks += 1;
             let found = self.streams[slot].numbers.find(seq, round_trip, now);
             let Some(repair) = found.and_then(|found| again(slot, found, Purpose::Repair, store)) else { continue };
             let bytes = store.get(repair.packet).map_or(0, |stored| stored.payload.len()) + UDP_IP_BYTES;
@@ -255,7 +238,7 @@ impl Egress {
 
     /// How far away the receiver is.
     pub fn round_trip(&self) -> Duration {
-        self.flow.round_trip().unwrap_or(self.round_trip).min(MAX_ROUND_TRIP)
+        self.known_round_trip().unwrap_or(DEFAULT_ROUND_TRIP)
     }
 
     /// How fast it may be sent to.
@@ -285,7 +268,7 @@ impl Egress {
         self.streams[slot].is_known = true;
         if let Some(units) = rtcp::round_trip(block, clock::middle(self.clock.ntp(now))) {
             // In 1/65536 s.
-            self.round_trip = Duration::from_micros(u64::from(units) * 1_000_000 / 65_536);
+            self.round_trip = Some(Duration::from_micros(u64::from(units) * 1_000_000 / 65_536));
         }
     }
 
@@ -429,6 +412,7 @@ impl Egress {
     }
 
     fn count(&mut self, queue: Queue, queued: &Queued, payload_bytes: usize, stats: &mut Stats) {
+        self.note_sent(queued, payload_bytes);
         match queued.purpose {
             Purpose::Repair => stats.rtx_out.count(payload_bytes),
             Purpose::Probe => stats.padding_out.count(payload_bytes),

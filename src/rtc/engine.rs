@@ -223,6 +223,8 @@ impl Engine {
             let (drops, copies_due) = room.counts();
             stats.drops.merge(&drops);
             stats.copies_due += copies_due;
+            stats.quality.merge(&room.quality());
+            stats.subscribers_limited += room.num_limited() as u64;
         }
         let mut addresses = BTreeSet::new();
         for peer in self.peers.iter().flatten() {
@@ -469,6 +471,7 @@ impl Engine {
         let (drops, copies_due) = room.counts();
         self.retired.0.merge(&drops);
         self.retired.1 += copies_due;
+        self.shared.stats.quality.merge(&room.quality());
         self.room_keys.remove(&room.id());
         self.outputs.push_back(Output::Notice(Notice::RoomFinished { room: room.id(), reason, at: now }));
     }

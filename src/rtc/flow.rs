@@ -145,6 +145,11 @@ impl Flow {
         self.congestion.as_ref().filter(|_| self.is_known).map(|congestion| congestion.estimate())
     }
 
+    /// The share of our packets that was lost lately, if feedback has told.
+    pub fn loss_ratio(&self) -> Option<f32> {
+        self.congestion.as_ref().filter(|_| self.is_known).map(|congestion| congestion.loss_ratio())
+    }
+
     /// What the network takes, if that is news: a first guess, or an estimate from feedback that has moved.
     pub fn take_estimate(&mut self) -> Option<(Bitrate, bool)> {
         let estimate = self.congestion.as_ref()?.estimate();

@@ -24,6 +24,8 @@ use crate::rtp::reception::Reception;
 use crate::rtp::rtcp::{self, ReportBlock, SenderInfo};
 use crate::rtp::srtp::{Opener, RolloverTracker, SrtpError};
 
+mod quality;
+
 /// Streams remembered for one client; 8 tracks of 3 encodings are 24, with their RTX 48. Beyond, the one that has been
 /// silent longest is forgotten.
 const MAX_STREAMS: usize = 64;

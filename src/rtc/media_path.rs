@@ -113,6 +113,7 @@ impl Peer {
                 _ => {}
             }
         }
+        self.egress.sample(&mut stats.samples, now);
         self.tell_estimate();
         Ok(Arrival::Feedback)
     }

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::command::{Command, Notice, Refusal, Reply, Transport};
-use crate::media::meter::{Drops, PerKind, Volume};
+use crate::media::meter::{Drops, PerKind, Quality, Spread, Volume};
 
 mod answer;
 mod burst;
@@ -42,6 +42,7 @@ mod pacer;
 mod path;
 mod peer;
 mod policer;
+mod quality;
 mod register;
 mod retransmit;
 mod schedule;
@@ -127,6 +128,36 @@ pub struct Stats {
     pub keyframe_requests_in: u64,
     /// PLI sent to publishers, after merging.
     pub keyframe_requests_out: u64,
+    /// What viewers noticed.
+    pub quality: Quality,
+    /// Participants that get less than they wish for because of their networks.
+    pub subscribers_limited: u64,
+    pub samples: Samples,
+}
+
+/// Bounds of [`Samples`].
+pub const ESTIMATE_BOUNDS_BPS: [u64; 8] =
+    [100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000, 20_000_000];
+pub const ROUND_TRIP_BOUNDS_US: [u64; 7] = [10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000];
+pub const LOSS_BOUNDS_PPM: [u64; 8] = [0, 1_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000];
+
+/// What the feedback of subscribers tells, taken once a second from each that gives any. A round trip of more than a
+/// second counts as one second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Samples {
+    pub estimates_bps: Spread<9>,
+    pub round_trips_us: Spread<8>,
+    /// Lost packets in a million.
+    pub losses_ppm: Spread<9>,
+}
+
+impl Samples {
+    /// Adds another count to this one.
+    pub fn merge(&mut self, other: &Self) {
+        self.estimates_bps.merge(&other.estimates_bps);
+        self.round_trips_us.merge(&other.round_trips_us);
+        self.losses_ppm.merge(&other.losses_ppm);
+    }
 }
 
 /// What an [`Engine`] is told.

@@ -7,6 +7,7 @@ use super::peer::SlotLine;
 use super::retransmit::{Found, SequenceMap, Stretch};
 use super::store::{PacketRef, PacketStore, Stored};
 use crate::command::MediaKind;
+use crate::command::quality::SentQuality;
 use crate::media::{Codec, FrameNumbers, Patch};
 use crate::rtp::extensions::{self, Extension, ExtensionIds, MAX_DESCRIPTOR_BYTES, Own};
 use crate::rtp::header::{FIXED_BYTES, Fixed};
@@ -82,6 +83,8 @@ pub struct OutStream {
     clock_rate_hz: u32,
     /// Something was sent since the last report.
     unreported: bool,
+    /// For those who ask how it goes.
+    pub tally: SentQuality,
 }
 
 impl OutStream {
@@ -105,6 +108,7 @@ impl OutStream {
             last_timestamp: None,
             clock_rate_hz: 0,
             unreported: false,
+            tally: SentQuality::default(),
         }
     }
 

@@ -101,9 +101,24 @@ impl Reception {
         self.last_sr = Some(((ntp >> 16) as u32, arrival_us));
     }
 
+    /// Packets that did not come, or came only as retransmissions on another SSRC.
+    pub fn lost(&self) -> u64 {
+        self.expected().saturating_sub(self.received)
+    }
+
+    /// How much the network's delay varies, in microseconds.
+    pub fn jitter_us(&self) -> u64 {
+        let ticks = u64::from(self.scaled_jitter >> JITTER_SHIFT);
+        (ticks * MICROS_PER_SECOND).checked_div(self.clock_rate_hz.into()).unwrap_or(0)
+    }
+
+    fn expected(&self) -> u64 {
+        self.range.map_or(0, |range| (range.highest - range.lowest).saturating_add(1))
+    }
+
     /// The block for the next report, which begins a new interval.
     pub fn report(&mut self, ssrc: u32, now_us: u64) -> ReportBlock {
-        let expected = self.range.map_or(0, |range| (range.highest - range.lowest).saturating_add(1));
+        let expected = self.expected();
         let now = Counts { expected, received: self.received };
         let prior = std::mem::replace(&mut self.prior, now);
         let (last_sr, delay_since_last_sr) = self.last_sr.map_or((0, 0), |(middle, arrival_us)| {
@@ -152,7 +167,7 @@ mod tests {
         assert_eq!((block.fraction_lost, block.cumulative_lost), (64, 25));
         (65_600..65_700).for_each(|index| reception.received(index, 0, 0));
         let block = reception.report(7, 0);
-        assert_eq!((block.fraction_lost, block.cumulative_lost), (0, 25));
+        assert_eq!((block.fraction_lost, block.cumulative_lost, reception.lost()), (0, 25, 25));
         let block = reception.report(7, 0);
         assert_eq!((block.fraction_lost, block.cumulative_lost), (0, 25), "nothing came, nothing was expected");
         reception.received(65_800, 0, 0);

@@ -21,6 +21,7 @@ fn server_routes() -> Vec<(&'static str, &'static str, Value, Vec<Value>)> {
         ("PATCH", "/v1/rooms/hall", json!({}), vec![create(), admin(), admin_of_all()]),
         ("POST", "/v1/rooms/hall/tokens", json!({"identity": "ada"}), both()),
         ("POST", "/v1/rooms/hall/messages", json!({"topic": "t", "data": 1}), both()),
+        ("GET", "/v1/rooms/hall/stats", Value::Null, both()),
         ("GET", "/v1/rooms/hall/participants", Value::Null, both()),
         ("GET", "/v1/rooms/hall/participants/ada", Value::Null, both()),
         ("PATCH", "/v1/rooms/hall/participants/ada", json!({}), both()),

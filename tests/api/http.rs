@@ -13,6 +13,7 @@ const PATHS: [(&str, &[&str]); 13] = [
     ("/v1/rooms/hall", &["GET", "PATCH", "DELETE"]),
     ("/v1/rooms/hall/tokens", &["POST"]),
     ("/v1/rooms/hall/messages", &["POST"]),
+    ("/v1/rooms/hall/stats", &["GET"]),
     ("/v1/rooms/hall/participants", &["GET"]),
     ("/v1/rooms/hall/participants/ada", &["GET", "PATCH", "DELETE"]),
     ("/v1/rooms/hall/participants/ada/tracks/TR_x/muted", &["PUT"]),

@@ -10,3 +10,4 @@ mod page;
 mod participants;
 mod rooms;
 mod sessions;
+mod stats;

@@ -1,7 +1,9 @@
 //! The sending side against a receiver with the same keys.
 
 use super::*;
+use crate::command::quality::{NetworkQuality, SentQuality};
 use crate::media::{Codec, Patch};
+use crate::rtc::Samples;
 use crate::rtc::demux::{self, Media};
 use crate::rtc::store::{RingKey, Stored};
 use crate::rtp::extensions::Values;
@@ -233,4 +235,28 @@ fn much_feedback_leaves_in_compounds_that_fit_a_datagram() {
     }
     assert_eq!((plis, lost, blocks, sent), (100, 60_000usize.div_ceil(17), 31, 3));
     assert!(!rig.egress.has_work(rig.now));
+}
+
+#[test]
+fn it_tells_what_was_sent_and_samples_once_a_second() {
+    let mut rig = Rig::new();
+    (100..140).for_each(|seq| rig.push(seq));
+    rig.drain();
+    rig.nack([105, 110].into_iter());
+    rig.drain();
+    let sent = SentQuality { packets: 40, bytes: 40 * PAYLOAD_BYTES as u64, retransmitted: 2 };
+    assert_eq!((rig.egress.sent(0), rig.egress.sent(1)), (sent, SentQuality::default()));
+    let NetworkQuality { round_trip_ms, estimate_bps, loss_ratio, nacks, .. } = rig.egress.network();
+    assert_eq!((round_trip_ms, estimate_bps, loss_ratio, nacks), (None, None, None, 2), "not what is assumed");
+    let mut samples = Samples::default();
+    rig.egress.sample(&mut samples, rig.now);
+    assert_eq!(samples, Samples::default(), "nothing is known");
+    rig.egress.round_trip = Some(Duration::from_millis(30));
+    let count = |samples: &Samples| samples.round_trips_us.buckets.iter().sum::<u64>();
+    for (passed_ms, counted) in [(999, 0), (1, 1), (999, 1), (1, 2)] {
+        rig.now += Duration::from_millis(passed_ms);
+        rig.egress.sample(&mut samples, rig.now);
+        assert_eq!(count(&samples), counted);
+    }
+    assert_eq!(samples.round_trips_us.sum, 60_000);
 }
