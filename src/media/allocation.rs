@@ -79,11 +79,6 @@ impl Means {
     pub fn balance(&self) -> (Bitrate, Bitrate, bool) {
         (self.spent, self.demand, self.limited)
     }
-
-    /// The last estimate, if one has been measured.
-    pub fn estimate(&self, now: Instant) -> Option<Bitrate> {
-        self.purse.budget(now).map(|budget| budget.held)
-    }
 }
 
 const UNLIMITED: Budget = Budget { held: Bitrate::from_bps(u64::MAX), new: Bitrate::from_bps(u64::MAX) };

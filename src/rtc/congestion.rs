@@ -12,14 +12,15 @@ use std::time::{Duration, Instant};
 use goog_cc::experiments::FieldTrials;
 use goog_cc::network_control::{NetworkControllerConfig, NetworkControllerInterface};
 use goog_cc::transport::{
-    EcnMarking, NetworkControlUpdate, NetworkRouteChange, PacedPacketInfo, PacketResult, ProcessInterval, SentPacket,
-    StreamsConfig, TargetRateConstraints, TransportPacketsFeedback,
+    EcnMarking, NetworkControlUpdate, PacedPacketInfo, PacketResult, ProcessInterval, SentPacket, StreamsConfig,
+    TargetRateConstraints, TransportPacketsFeedback,
 };
 use goog_cc::units::{DataRate, DataSize, Timestamp};
 use goog_cc::{GoogCcConfig, GoogCcNetworkController};
 
 use self::arrival::{ArrivalClock, arrival_us};
 use self::bursts::{is_ordinary, join_bursts};
+use self::correction::SETTLED_US;
 use self::loss::LossMeter;
 use self::probing::{Conditions, Prober};
 use self::proof::Proof;
@@ -29,6 +30,7 @@ use crate::units::Bitrate;
 
 mod arrival;
 mod bursts;
+mod correction;
 mod loss;
 mod probing;
 mod proof;
@@ -57,39 +59,13 @@ const CALM_US: u64 = 1_000_000;
 const FALL: f64 = 0.95;
 /// No probe if more than this share of packets is lost.
 const MAX_LOSS_TO_PROBE: f32 = 0.1;
-/// If less than this share of the estimate was sent, a strained network says nothing about the estimate.
-const MIN_USE: f64 = 0.7;
-/// An estimate set from outside is without GoogCC's delay-based limit until its next regular update, 200 ms later at
-/// most; this is longer.
-const HOLD_US: u64 = 250_000;
-/// A fall of the estimate below this share of what arrived lately goes too far, and ends at that one.
-const MAX_FALL: f64 = 0.75;
-const CAUGHT: f64 = 0.85;
 /// While the estimate is above what is to be sent by this factor, and nothing is lost or probes, GoogCC is told less:
 /// bursts instead of packets, and no more often than this. A receiver that reports every 50 ms is then heard like one
 /// that reports every 100, as libwebrtc's do at low rates.
 const HEADROOM: f64 = 1.2;
 const WEIGH_INTERVAL_US: u64 = 90_000;
-/// The estimate after a probe that was proved, as a share of its rate; and how far below that GoogCC's must be for it
-/// to be overruled.
-const PROVED: f64 = 0.9;
-const SUFFICES: f64 = 0.88;
-/// The same while it is not known what arrives: then only a probe of far more counts.
-const SUFFICES_UNSEEN: f64 = 0.65;
-/// An estimate of which more than this share arrives lately is in use.
-const IN_USE: f64 = 0.85;
-/// In its first seconds on a path GoogCC is not overruled: how much of it is in use is not known yet.
-const SETTLED_US: u64 = 3_000_000;
-/// With more loss than this, packets that all arrived were lucky.
-const MAX_LOSS_TO_BELIEVE: f32 = 0.03;
 /// If nothing is in flight, feedback can be asked for by probing only: so long after the last.
 const IDLE_PROBE_US: u64 = 2_000_000;
-/// With less queue than this, in microseconds, an estimate that is not in use does not fall; with more, by no more than
-/// to this share at a time.
-const QUEUE_US: i64 = 30_000;
-const UNUSED_FALL: f64 = 0.85;
-/// The deepest fall at a time before it is known what arrives: GoogCC's first ones go to the bottom.
-const FIRST_FALL: f64 = 0.7;
 /// Round trips beyond this are nonsense.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(60);
 
@@ -375,113 +351,6 @@ impl Congestion {
         let strained = self.now_us < self.fell_at_us + CALM_US || self.loss.ratio(self.now_us) > MAX_LOSS_TO_PROBE;
         let conditions = Conditions { estimate: self.estimate(), demand: self.demand, max: self.limit(), strained };
         self.prober.review(conditions, self.now_us);
-    }
-
-    /// Before GoogCC weighs the feedback, for what it then finds is an upper limit on what we set here.
-    fn yield_if_strained(&mut self) {
-        let Some(strained) = self.strain.verdict() else { return };
-        self.strained_at_us = self.now_us;
-        let rate = strained.instead.max(self.config.min);
-        if rate < self.estimate && strained.sent > self.estimate * MIN_USE {
-            self.set_estimate(rate);
-        }
-    }
-
-    /// The network carries what it just carried; GoogCC at times goes far below, most of all in its first second,
-    /// when it halves the estimate without knowing what arrives.
-    fn catch_fall(&mut self, before: Bitrate) {
-        if let Some(arrived) = self.strain.arrived()
-            && self.estimate < before
-            && self.estimate < arrived * MAX_FALL
-        {
-            self.set_estimate(arrived * CAUGHT);
-        }
-        self.catch_unfounded_fall(before);
-    }
-
-    /// GoogCC measures falls by what arrives, for its senders adapt to the estimate. We send layers, at times a fraction
-    /// of it, and then what arrives says little: a keyframe's queue of a moment or some loss would end in a spiral.
-    fn catch_unfounded_fall(&mut self, before: Bitrate) {
-        let used = self.strain.arrived();
-        let settled = self.now_us >= self.settled_at_us;
-        if !settled && used.is_none() && self.estimate < before * FIRST_FALL {
-            return self.set_estimate(before * FIRST_FALL);
-        }
-        let in_use = !settled || self.uses(before * MIN_USE);
-        if self.estimate >= before * FALL || in_use || self.loss.ratio(self.now_us) > MAX_LOSS_TO_PROBE {
-            return;
-        }
-        let queue_us = self.strain.queue_us();
-        let least = if queue_us < QUEUE_US { before } else { before * UNUSED_FALL };
-        if self.estimate < least {
-            self.set_estimate(least);
-        }
-    }
-
-    /// Whether more than this arrives. So little that it cannot be told is not much, unless a strained network has just
-    /// made us begin to count anew.
-    fn uses(&self, rate: Bitrate) -> bool {
-        let strained = self.now_us < self.strained_at_us + CALM_US;
-        self.strain.arrived().map_or(strained, |arrived| arrived > rate)
-    }
-
-    /// A probe came through unharmed, and GoogCC does not see it: it begins anew from there.
-    fn believe_proof(&mut self) {
-        let Some((cluster, bytes)) = self.prober.awaited().filter(|_| self.now_us > self.settled_at_us) else {
-            return;
-        };
-        let planned = self.prober.cluster(cluster).map_or(0, |cluster| cluster.rate_bps);
-        // Media that waited may have made it a burst; that an instant took so much proves little.
-        let Some(proved) = self.proof.rate(cluster, bytes).map(|rate| rate.min(Bitrate::from_bps(planned))) else {
-            return;
-        };
-        let rate = (proved * PROVED).clamp(self.config.min, self.limit());
-        // With the estimate in use GoogCC knows better: it sees queues that a short probe does not fill.
-        let in_use = self.uses(self.estimate * IN_USE);
-        let suffices = if self.strain.arrived().is_some() { SUFFICES } else { SUFFICES_UNSEEN };
-        if self.estimate >= rate * suffices || in_use || self.loss.ratio(self.now_us) > MAX_LOSS_TO_BELIEVE {
-            return;
-        }
-        self.begin_anew(rate);
-    }
-
-    /// Forgets all about the network: it is another one, or another than we thought.
-    fn begin_anew(&mut self, rate: Bitrate) {
-        let update = self.controller.on_network_route_change(NetworkRouteChange {
-            at_time: timestamp(self.now_us),
-            constraints: constraints(&self.config, Some(rate), self.now_us),
-        });
-        self.strain = Strain::default();
-        self.held_until_us = None;
-        self.apply(&update);
-        self.estimate = rate;
-    }
-
-    /// The receiver is reached on another path now: what was known of the old one says nothing of it.
-    pub fn path_changed(&mut self, now: Instant) {
-        self.advance(now);
-        self.loss = LossMeter::default();
-        self.prober = Prober::new();
-        self.settled_at_us = self.now_us + SETTLED_US;
-        self.begin_anew(self.config.start);
-    }
-
-    /// Sets GoogCC's estimate, and holds it there for the moment.
-    fn set_estimate(&mut self, rate: Bitrate) {
-        let rate = rate.clamp(self.config.min, self.config.max);
-        let held = CongestionConfig { max: rate, ..self.config };
-        let update = self.controller.on_target_rate_constraints(constraints(&held, Some(rate), self.now_us));
-        self.apply(&update);
-        self.held_until_us = Some(self.now_us + HOLD_US);
-    }
-
-    /// Call after GoogCC has weighed a feedback.
-    fn lift_hold(&mut self) {
-        if self.held_until_us.is_some_and(|until_us| self.now_us >= until_us) {
-            self.held_until_us = None;
-            let update = self.controller.on_target_rate_constraints(constraints(&self.config, None, self.now_us));
-            self.apply(&update);
-        }
     }
 
     fn limit(&self) -> Bitrate {

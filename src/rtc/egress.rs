@@ -32,7 +32,6 @@ use crate::rtp::extensions::{ExtensionIds, MAX_BLOCK_BYTES};
 use crate::rtp::header::FIXED_BYTES;
 use crate::rtp::rtcp::{self, ReportBlock};
 use crate::rtp::srtp::Sealer;
-use crate::units::Bitrate;
 
 mod quality;
 mod run;
@@ -244,11 +243,6 @@ impl Egress {
     /// How fast it may be sent to.
     pub fn flow(&mut self) -> &mut Flow {
         &mut self.flow
-    }
-
-    /// What the network takes, if feedback has told.
-    pub fn estimate(&self) -> Option<Bitrate> {
-        self.flow.estimate()
     }
 
     /// Copies that wait.

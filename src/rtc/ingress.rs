@@ -26,8 +26,7 @@ use crate::rtp::srtp::{Opener, RolloverTracker, SrtpError};
 
 mod quality;
 
-/// Streams remembered for one client; 8 tracks of 3 encodings are 24, with their RTX 48. Beyond, the one that has been
-/// silent longest is forgotten.
+/// Streams remembered for one client; 8 tracks of 3 encodings and their RTX are 48. The longest silent is forgotten.
 const MAX_STREAMS: usize = 64;
 /// How often a publisher hears which packets came when: libwebrtc's receivers begin with the same interval.
 const FEEDBACK_INTERVAL: Duration = Duration::from_millis(100);

@@ -1,5 +1,5 @@
-use crate::media::speakers::script::{Natural, Random};
 use super::*;
+use crate::media::speakers::script::{Natural, Random};
 
 const PACKET: Duration = Duration::from_millis(20);
 

@@ -6,11 +6,17 @@ use super::super::out_stream::{Purpose, Queued};
 use super::super::{ESTIMATE_BOUNDS_BPS, LOSS_BOUNDS_PPM, ROUND_TRIP_BOUNDS_US, Samples};
 use super::{Egress, MAX_ROUND_TRIP};
 use crate::command::quality::{NetworkQuality, SentQuality};
+use crate::units::Bitrate;
 
 /// How often a session's figures go into the statistics.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Egress {
+    /// What the network takes, if feedback has told.
+    pub fn estimate(&self) -> Option<Bitrate> {
+        self.flow.estimate()
+    }
+
     /// How far away the receiver is, if it has told.
     pub(super) fn known_round_trip(&self) -> Option<Duration> {
         self.flow.round_trip().or(self.round_trip).map(|round_trip| round_trip.min(MAX_ROUND_TRIP))
