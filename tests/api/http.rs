@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use crate::client::{Server, answered, header, refused};
 
 /// Every path and the methods it has.
-const PATHS: [(&str, &[&str]); 13] = [
+const PATHS: [(&str, &[&str]); 14] = [
     ("/", &["GET"]),
     ("/demo/token", &["POST"]),
     ("/v1/rooms", &["GET", "POST"]),
