@@ -146,7 +146,10 @@ impl LayerSelector {
             }
         }
         let lower = self.temporal;
-        self.adapt_temporal(frame, sync, target);
+        // A picture is sent or left out with all its layers.
+        if frame.spatial == 0 {
+            self.adapt_temporal(frame, sync, target);
+        }
         if frame.temporal > self.temporal {
             return Choice::Skip { picture: frame.starts && frame.spatial == 0 };
         }

@@ -1,3 +1,5 @@
+//! Tests of [`super`].
+
 use super::*;
 
 const CASES: u64 = 5000;

@@ -1,3 +1,5 @@
+//! Tests of [`super`].
+
 use super::*;
 use crate::media::speakers::script::{Natural, Random};
 

@@ -1,3 +1,5 @@
+//! Tests of [`super`].
+
 use super::super::allocator::tests::Rng;
 use super::super::allocator::{Claim, allocate};
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of [`super`].
+
 use super::script::{Natural, Random};
 use super::*;
 
