@@ -24,6 +24,7 @@ const CONTROL_PACKETS_MAX: usize = 100;
 const RTP_BYTES_MAX: usize = 1600;
 
 /// What a datagram was.
+#[expect(clippy::large_enum_variant, reason = "handed on at once; a box would be an allocation for each packet")]
 pub enum Arrival {
     Media(Received),
     /// RTCP, or RTP that is not forwarded. [`Peer::take_event`] has what came of it.
