@@ -24,6 +24,10 @@ const CONTROL_PACKETS_MAX: usize = 100;
 const RTP_BYTES_MAX: usize = 1600;
 
 /// What a datagram was.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a packet's facts are handed on at once; a box would cost an allocation each"
+)]
 pub enum Arrival {
     Media(Received),
     /// RTCP, or RTP that is not forwarded. [`Peer::take_event`] has what came of it.
