@@ -2,12 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { eventually, pause } from './harness/eventually.js';
+import { pause } from './harness/eventually.js';
 import { Peer } from './harness/peer.js';
 import { useWorld } from './harness/world.js';
 
 /** How long each one listens, and the part of the samples that may be made up in that time. */
 const LISTEN_MS = 5_000;
+/** What came before from somebody else is played by then. */
+const SETTLE_MS = 2_000;
 const CONCEALED_MAX = 0.02;
 
 describe('red', () => {
@@ -22,39 +24,39 @@ describe('red', () => {
     }
   });
 
-  for (const [sends, audioCodecs, expected] of [
-    ['audio/red', ['red', 'opus'], { red: 'audio/red', plain: 'audio/opus' }],
-    ['audio/opus', ['opus', 'red'], { red: 'audio/opus', plain: 'audio/opus' }],
-  ]) {
+  // Chromium's statistics name Opus as the codec of RED too, and count no redundancy; it shows in the bytes.
+  for (const [sends, audioCodecs] of [['red', ['red', 'opus']], ['opus', ['opus', 'red']]]) {
     test(`who sends ${sends} is heard by all`, async () => {
-      const publisher = await Peer.join(world, room, sends, { devices: ['microphone'], talks: true, audioCodecs });
-      await eventually(`${sends} is sent`, async () => (await codecs(publisher, 'outbound-rtp')).includes(sends));
-      for (const [name, viewer] of viewers) {
-        const { mid } = await viewer.hears(sends, 'microphone');
-        await eventually(`${name} receives ${expected[name]}`, async () => (
-          (await viewer.flowOf(sends, 'microphone')).codec === expected[name]
-        ));
-        const before = await viewer.do('inbound', mid);
-        await pause(LISTEN_MS);
-        const after = await viewer.do('inbound', mid);
-        const grown = (key) => after[key] - before[key];
-        const played = grown('totalSamplesReceived');
-        const concealed = grown('concealedSamples') - grown('silentConcealedSamples');
-        const figures = `${name}: ${grown('packetsReceived')} packets of ${grown('bytesReceived')} bytes, `
-          + `${played} samples played, ${concealed} concealed, ${grown('jitterBufferEmittedCount')} from packets, `
-          + `energy ${grown('totalAudioEnergy')}`;
-        console.log(`${sends} → ${expected[name]}: ${figures}`);
-        assert.ok(grown('packetsReceived') > 200 && grown('totalAudioEnergy') > 1e-4, figures);
-        assert.ok(grown('jitterBufferEmittedCount') > 0.9 * played, figures);
-        assert.ok(concealed < CONCEALED_MAX * played, figures);
-      }
+      const publisher = await Peer.join(world, room, `${sends}-sender`, { devices: ['microphone'], talks: true, audioCodecs });
+      const order = sends === 'red' ? '63 111' : '111 63';
+      assert.match(await publisher.do('answer'), new RegExp(`^m=audio \\S+ \\S+ ${order}\r$`, 'm'));
+      const [red, plain] = await Promise.all([...viewers].map(([name, viewer]) => listen(viewer, `${sends}-sender`, name)));
+      const ratio = (red.bytes / red.packets) / (plain.bytes / plain.packets);
+      assert.ok(sends === 'red' ? ratio > 1.6 : ratio < 1.2, `who takes RED gets ${ratio} times the bytes of who does not`);
       await publisher.leave();
     });
   }
 });
 
-/** The codecs that a side's statistics name. */
-async function codecs(peer, type) {
-  const [streams, known] = [await peer.reports(type), await peer.reports('codec')];
-  return streams.map(({ codecId }) => known.find(({ id }) => id === codecId)?.mimeType);
+/** What arrives of somebody's microphone in a while. It sounds as it should. */
+async function listen(viewer, identity, name) {
+  const { mid } = await viewer.hears(identity, 'microphone');
+  await pause(SETTLE_MS);
+  const before = await viewer.do('inbound', mid);
+  await pause(LISTEN_MS);
+  const after = await viewer.do('inbound', mid);
+  const grown = (key) => (after[key] ?? 0) - (before[key] ?? 0);
+  const got = {
+    packets: grown('packetsReceived'),
+    bytes: grown('bytesReceived'),
+    played: grown('totalSamplesReceived'),
+    decoded: grown('jitterBufferEmittedCount'),
+    concealed: grown('concealedSamples') - grown('silentConcealedSamples'),
+    energy: grown('totalAudioEnergy'),
+  };
+  const figures = `${identity} to ${name}: ${JSON.stringify(got)}`;
+  console.log(figures);
+  assert.ok(got.packets > 200 && got.energy > 1e-4 && got.decoded > 0.9 * got.played, figures);
+  assert.ok(got.concealed < CONCEALED_MAX * got.played, figures);
+  return got;
 }

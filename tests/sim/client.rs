@@ -104,7 +104,7 @@ impl Client {
             .set_crypto_provider(crypto)
             .set_dtls_cert(toy_dtls::certificate(&config.identity))
             .clear_codecs()
-            .enable_opus(true, red::is_offered_by(config.index))
+            .enable_opus(true, config.adaptive.is_none() && red::is_offered_by(config.index))
             .enable_vp8(true)
             .enable_vp9(config.adaptive == Some(Ladder::Vp9))
             .build(now);

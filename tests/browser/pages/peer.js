@@ -224,13 +224,13 @@ function keepOnly(isKept) {
 
 /** Every audio line offers these codecs only, by their names after `audio/`, in this order. */
 function preferAudio(names) {
-  const { createOffer } = RTCPeerConnection.prototype;
+  const { setLocalDescription } = RTCPeerConnection.prototype;
   const known = RTCRtpReceiver.getCapabilities('audio').codecs;
   const chosen = names.map((name) => known.find(({ mimeType }) => mimeType === `audio/${name}`));
-  RTCPeerConnection.prototype.createOffer = function create(...options) {
+  RTCPeerConnection.prototype.setLocalDescription = function set(...description) {
     const lines = this.getTransceivers().filter(({ receiver }) => receiver.track.kind === 'audio');
     for (const line of lines) line.setCodecPreferences(chosen);
-    return createOffer.apply(this, options);
+    return setLocalDescription.apply(this, description);
   };
 }
 
