@@ -4,7 +4,7 @@
 pub mod ids;
 #[path = "../../src/units.rs"]
 pub mod units;
-#[path = "../../src/command.rs"]
+#[path = "../../src/command/mod.rs"]
 pub mod command;
 #[path = "../../src/media/mod.rs"]
 pub mod media;

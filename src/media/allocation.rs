@@ -1,6 +1,6 @@
 //! Who gets which layer: turns what the network of a subscriber takes into a layer for each of its slots.
 //!
-//! The choice itself is [`allocator::allocate`](super::allocator::allocate); this gathers what it decides by, carries
+//! The choice itself is [`allocator::allocate`]; this gathers what it decides by, carries
 //! the decision out, and says when to decide again.
 
 use std::time::{Duration, Instant};

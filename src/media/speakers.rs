@@ -21,6 +21,13 @@ const HOLD: Duration = Duration::from_millis(1200);
 const SPEAKS_AFTER: f32 = 0.26;
 /// Seconds of recent speech that keep one: a short word after a pause, though no click.
 const KEEPS_AFTER: f32 = 0.06;
+/// Short sounds this loud (−dBov), of which there are so many in this time with pauses between, are of someone who wants
+/// to be heard, be it by knocking on the microphone; test tones of fake devices are like that. No keyboard is as loud,
+/// and nobody coughs as often.
+const CALL_LEVEL: u8 = 15;
+const CALLS: usize = 5;
+const CALLS_WITHIN: Duration = Duration::from_secs(3);
+const CALL_GAP: Duration = Duration::from_millis(200);
 /// Decibels between two speakers before the quieter gives way; the mean level of a voice moves by 2 to 3.
 const CLEARLY_LOUDER: f32 = 6.0;
 /// For how long someone must be clearly louder than the first to become the first.
@@ -156,9 +163,23 @@ pub struct SpeakerDetector {
 struct Talker {
     voice: Voice,
     last_spoke: Option<Instant>,
+    /// When the latest loud sounds began, the newest first, and when the last of them was heard.
+    calls: [Option<Instant>; CALLS],
+    called_at: Option<Instant>,
 }
 
 impl Talker {
+    /// Something loud was heard. Whether it was one of so many in a row that someone wants to be heard.
+    fn calls(&mut self, now: Instant) -> bool {
+        let begins = self.called_at.is_none_or(|at| now.saturating_duration_since(at) >= CALL_GAP);
+        self.called_at = Some(now);
+        if begins {
+            self.calls.rotate_right(1);
+            self.calls[0] = Some(now);
+        }
+        self.calls[CALLS - 1].is_some_and(|first| now.saturating_duration_since(first) < CALLS_WITHIN)
+    }
+
     fn speaks(&self, now: Instant) -> bool {
         self.last_spoke.is_some_and(|at| now.saturating_duration_since(at) < HOLD)
     }
@@ -176,7 +197,8 @@ impl SpeakerDetector {
         let speech = talker.voice.hear(level, now);
         if speech {
             let enough = if talker.speaks(now) { KEEPS_AFTER } else { SPEAKS_AFTER };
-            if talker.voice.recent() >= enough {
+            let calls = level <= CALL_LEVEL && talker.calls(now);
+            if talker.voice.recent() >= enough || calls {
                 talker.last_spoke = Some(now);
             }
         }

@@ -181,3 +181,24 @@ fn the_silenced_leave_the_list_and_judging_ends() {
     assert_eq!(detector.judge(now + MESSAGE_INTERVAL), Some(vec![]));
     assert!(!detector.is_active() && detector.last_spoke(Seat(3)).is_none());
 }
+
+#[test]
+fn loud_beeps_in_a_row_are_someone_and_two_coughs_are_nobody() {
+    let t0 = Instant::now();
+    let run = |level: u8, bursts: u64, packets: u64| {
+        let mut detector = SpeakerDetector::default();
+        let mut named = false;
+        for ms in (0..4000).step_by(20) {
+            let now = t0 + Duration::from_millis(ms);
+            let loud = ms / 500 < bursts && ms % 500 < packets * 20;
+            detector.heard(Seat(1), if loud { level } else { 127 }, now);
+            if ms % 100 == 0 {
+                named |= detector.judge(now).is_some_and(|speakers| !speakers.is_empty());
+            }
+        }
+        named
+    };
+    assert!(run(4, 8, 2), "the fake microphone of Chromium");
+    assert!(!run(4, 2, 8), "two coughs");
+    assert!(!run(25, 8, 2), "a keyboard");
+}
