@@ -63,7 +63,7 @@ fn room(people: usize, publishers: usize, now: Instant) -> Room {
         let codecs = [Codec::Vp8].into_iter().collect();
         let slot = |index: usize| NewSlot { mid: index.to_string(), kind: MediaKind::Video, codecs, first_seq: 1 };
         room.handle(Input::Slots { seat, slots: (0..publishers).map(slot).collect() }, now);
-        room.handle(Input::Connected(seat), now);
+        room.handle(Input::Connected { seat, took: Duration::ZERO, transport: Transport::Udp }, now);
         if who < publishers {
             let (sid, mid, rids) = (ids.id(), "0".into(), Vec::new());
             let track = NewTrack { sid, mid, kind: MediaKind::Video, position: 0, codec: Codec::Vp8, rids };

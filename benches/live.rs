@@ -27,6 +27,8 @@ const KEY: (&str, &str) = ("devkey", "devsecret-devsecret-devsecret-dev");
 struct Server {
     process: Child,
     http: SocketAddr,
+    /// Its ledger; gone with it.
+    _folder: tempfile::TempDir,
 }
 
 impl Drop for Server {
@@ -44,6 +46,7 @@ impl Server {
     fn start() -> Self {
         let (http, admin) = (free_port(), free_port());
         let udp = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+        let folder = tempfile::tempdir().expect("a folder");
         let process = Command::new(env!("CARGO_BIN_EXE_stube"))
             .args(["serve", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/config.toml")])
             .env("STUBE__HTTP__LISTEN", http.to_string())
@@ -51,10 +54,11 @@ impl Server {
             .env("STUBE__MEDIA__UDP_LISTEN", udp.to_string())
             .env("STUBE__MEDIA__TCP_LISTEN", "")
             .env("STUBE__SHARD__COUNT", "1")
+            .env("STUBE__LEDGER__URL", format!("sqlite://{}", folder.path().join("stube.db").display()))
             .stdout(Stdio::null())
             .spawn()
             .expect("the server starts");
-        let server = Self { process, http };
+        let server = Self { process, http, _folder: folder };
         let until = Instant::now() + Duration::from_secs(10);
         while std::net::TcpStream::connect(admin).is_err() {
             assert!(Instant::now() < until, "the server listens");

@@ -11,9 +11,15 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use subtle::ConstantTimeEq;
 
+mod accounts;
 mod network;
+mod quota;
+mod webhook;
 
+pub use accounts::{DatabaseUrl, IpMode, LedgerConfig, PrivacyConfig};
 pub use network::IpNetwork;
+pub use quota::{LimitTable, Limits, LimitsPatch, Quota};
+pub use webhook::WebhookConfig;
 
 /// The configuration the project ships, documentation included.
 pub const SHIPPED: &str = include_str!("../config.toml");
@@ -43,6 +49,10 @@ pub struct Config {
     pub media: MediaConfig,
     pub shard: ShardConfig,
     pub rooms: RoomsConfig,
+    pub ledger: LedgerConfig,
+    pub privacy: PrivacyConfig,
+    pub quota: LimitTable,
+    pub webhook: Vec<WebhookConfig>,
     pub log: LogConfig,
 }
 
@@ -306,7 +316,11 @@ impl Config {
                 return Err(wrong(key, format!("expected {min} to {TIMEOUT_MAX_S} seconds")));
             }
         }
-        Ok(())
+        if let Some(name) = self.quota.keys().find(|name| !self.keys.contains_key(*name)) {
+            return Err(wrong(format!("quota.{name}"), "there is no such API key"));
+        }
+        self.ledger.check()?;
+        self.privacy.check()
     }
 }
 
@@ -331,6 +345,9 @@ fn override_key(table: &mut toml::Table, schema: &toml::Table, variable: &str, v
         variable.strip_prefix(ENV_PREFIX).and_then(|rest| rest.split_once("__")).ok_or_else(unknown)?;
     let section = section.to_lowercase();
     // API keys are the tenants' own words and keep their case.
+    if section == "quota" {
+        return override_limit(table, schema, variable, (key, value));
+    }
     let key = if section == "keys" { key.to_owned() } else { key.to_lowercase() };
     let value = match schema.get(&section).and_then(toml::Value::as_table) {
         Some(_) if section == "keys" && !key.is_empty() => toml::Value::String(value.to_owned()),
@@ -346,6 +363,28 @@ fn override_key(table: &mut toml::Table, schema: &toml::Table, variable: &str, v
     } else {
         keys.insert(key, value);
     }
+    Ok(())
+}
+
+/// `STUBE__QUOTA__NAME__KEY`: a tenant's limit, or everyone's.
+fn override_limit(
+    table: &mut toml::Table,
+    schema: &toml::Table,
+    variable: &str,
+    (key, value): (&str, &str),
+) -> Result<(), ConfigError> {
+    let unknown = || wrong(variable, "no such key");
+    let (name, key) = key.rsplit_once("__").ok_or_else(unknown)?;
+    let name = if name.eq_ignore_ascii_case(quota::DEFAULT) { quota::DEFAULT } else { name };
+    let key = key.to_lowercase();
+    let example = schema.get("quota").and_then(|quota| quota.get(quota::DEFAULT)?.get(&key)).ok_or_else(unknown)?;
+    let value = read_value(example, value).map_err(|problem| wrong(variable, problem))?;
+    let mut inner = table;
+    for section in ["quota", name] {
+        let next = inner.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        inner = next.as_table_mut().ok_or_else(|| wrong(section, "expected a section"))?;
+    }
+    inner.insert(key, value);
     Ok(())
 }
 

@@ -39,6 +39,8 @@ kinds! {
     ParticipantKind ParticipantId "PA" "One identity in one room.";
     SessionKind SessionId "SE" "One participant's one PeerConnection; knowing it allows to change and end it.";
     TrackKind TrackId "TR" "One published source.";
+    RecordKind RecordId "RE" "One participant's session in one room, as the ledger keeps it.";
+    EventKind EventId "EV" "One event of a webhook.";
 }
 
 /// A random 128-bit identifier of one [`Kind`].
@@ -207,6 +209,29 @@ macro_rules! private_text {
             }
         }
     };
+}
+
+/// An API key: whose rooms these are. The key's name is not secret, but it is nobody's business either.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tenant(Arc<str>);
+
+impl Tenant {
+    /// The API key.
+    pub fn key(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Tenant {
+    fn from(key: &str) -> Self {
+        Self(key.into())
+    }
+}
+
+impl fmt::Debug for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<tenant>")
+    }
 }
 
 private_text!(Identity "Who a participant is to its tenant: the token's `sub`.");

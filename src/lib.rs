@@ -24,6 +24,8 @@ pub mod media;
 pub mod rtp;
 pub mod rtc;
 pub mod metrics;
+pub mod ledger;
+pub mod webhook;
 pub mod shard;
 pub mod control;
 pub mod load;

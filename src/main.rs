@@ -16,7 +16,8 @@ use stube::control::clock::Clock;
 use stube::control::limits;
 use stube::control::token::{self, Claims, StrictGrants};
 use stube::load;
-use stube::run;
+use stube::run::{self, StartError};
+use stube::webhook::Endpoints;
 
 /// `EX_CONFIG` of sysexits.h.
 const EXIT_CONFIG: u8 = 78;
@@ -71,9 +72,10 @@ struct TokenArgs {
 fn main() -> ExitCode {
     let Err(error) = dispatch(Cli::parse()) else { return ExitCode::SUCCESS };
     eprintln!("stube: {error:#}");
-    match error.downcast_ref::<ConfigError>() {
-        Some(_) => ExitCode::from(EXIT_CONFIG),
-        None => ExitCode::FAILURE,
+    let of_start = error.downcast_ref::<StartError>().is_some_and(StartError::is_config);
+    match of_start || error.is::<ConfigError>() {
+        true => ExitCode::from(EXIT_CONFIG),
+        false => ExitCode::FAILURE,
     }
 }
 
@@ -104,6 +106,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
             result
         }
         Subcommands::CheckConfig => {
+            Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
             println!("{}: valid", cli.config.display());
             Ok(())
         }

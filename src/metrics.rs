@@ -13,9 +13,14 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use prometheus::{HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::command::{EndReason, MediaKind, Notice};
+use crate::config::Quota;
 use crate::ids::SessionId;
 use crate::media::meter::{DropReason, KEYFRAME_WAIT_BOUNDS_US, PerKind, Quality, Spread, Volume};
 use crate::rtc::{ESTIMATE_BOUNDS_BPS, LOSS_BOUNDS_PPM, ROUND_TRIP_BOUNDS_US, Samples, Stats};
+
+mod ledger;
+
+pub use ledger::LedgerSnapshot;
 
 /// Upper bounds of the forward-latency buckets, in seconds: 50 µs to 50 ms.
 pub const LATENCY_BOUNDS_SECONDS: [f64; 10] =
@@ -26,6 +31,9 @@ const JOIN_BOUNDS_SECONDS: [f64; 10] = [0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0,
 
 /// Upper bounds of the call-duration buckets, in seconds: ten seconds in a bubble to a day.
 const CALL_BOUNDS_SECONDS: [f64; 9] = [10.0, 30.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0, 14_400.0, 86_400.0];
+
+/// What is kept for a limited time: values of the label `class`.
+pub const RETENTION_CLASSES: [&str; 6] = ["record", "call", "full_address", "sum", "event", "audit"];
 
 /// Values of the label `status_class`.
 const STATUS_CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
@@ -64,6 +72,7 @@ pub enum JoinResult {
     Forbidden,
     RoomNotFound,
     RoomFull,
+    QuotaExceeded,
     /// An offer that cannot be read or accepted.
     InvalidOffer,
     /// Any other fault of the request.
@@ -74,7 +83,7 @@ pub enum JoinResult {
 
 impl JoinResult {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Connected,
         Self::ConnectTimeout,
         Self::Abandoned,
@@ -82,6 +91,7 @@ impl JoinResult {
         Self::Forbidden,
         Self::RoomNotFound,
         Self::RoomFull,
+        Self::QuotaExceeded,
         Self::InvalidOffer,
         Self::InvalidRequest,
         Self::Unavailable,
@@ -98,6 +108,7 @@ impl JoinResult {
             Self::Forbidden => "forbidden",
             Self::RoomNotFound => "room_not_found",
             Self::RoomFull => "room_full",
+            Self::QuotaExceeded => "quota_exceeded",
             Self::InvalidOffer => "invalid_offer",
             Self::InvalidRequest => "invalid_request",
             Self::Unavailable => "unavailable",
@@ -112,6 +123,8 @@ pub struct Metrics {
     joins: IntCounterVec,
     sessions_ended: IntCounterVec,
     requests: IntCounterVec,
+    quota_rejections: IntCounterVec,
+    retention_deleted: IntCounterVec,
     join_duration: prometheus::Histogram,
     call_duration: prometheus::Histogram,
     connected: Mutex<ConnectedTime>,
@@ -147,6 +160,16 @@ impl Metrics {
                 "HTTP requests answered, by route template.",
                 &["route", "method", "status_class"],
             ),
+            quota_rejections: vec(
+                "stube_quota_rejections_total",
+                "Allocations, joins and moves refused because a quota is used up.",
+                &["quota"],
+            ),
+            retention_deleted: vec(
+                "stube_retention_deleted_rows_total",
+                "Rows deleted because their time was up.",
+                &["class"],
+            ),
             join_duration: own_histogram(
                 "stube_join_duration_seconds",
                 "From the join request to connected media.",
@@ -165,6 +188,12 @@ impl Metrics {
         }
         for reason in EndReason::ALL {
             metrics.sessions_ended.with_label_values(&[reason.as_str()]);
+        }
+        for quota in Quota::ALL {
+            metrics.quota_rejections.with_label_values(&[quota.as_str()]);
+        }
+        for class in RETENTION_CLASSES {
+            metrics.retention_deleted.with_label_values(&[class]);
         }
         for (route, methods) in routes {
             for method in *methods {
@@ -187,12 +216,26 @@ impl Metrics {
         self.joins.with_label_values(&[result.as_str()]).inc();
     }
 
+    /// Counts something that a quota did not allow.
+    pub fn count_quota_rejection(&self, quota: Quota) {
+        self.quota_rejections.with_label_values(&[quota.as_str()]).inc();
+    }
+
+    /// Counts what a sweep deleted, in the order of [`RETENTION_CLASSES`].
+    pub fn count_sweep(&self, deleted: [u64; RETENTION_CLASSES.len()]) {
+        for (class, rows) in RETENTION_CLASSES.into_iter().zip(deleted) {
+            self.retention_deleted.with_label_values(&[class]).inc_by(rows);
+        }
+    }
+
     /// Counts what a shard tells.
     pub fn count_notice(&self, notice: &Notice) {
         match notice {
             Notice::ParticipantJoined { session, at, took, .. } => {
-                self.count_join(JoinResult::Connected);
-                self.join_duration.observe(took.as_secs_f64());
+                if let Some(took) = took {
+                    self.count_join(JoinResult::Connected);
+                    self.join_duration.observe(took.as_secs_f64());
+                }
                 self.connected().since.insert(*session, *at);
             }
             Notice::SessionEnded { session, reason, joined_at, at, .. } => {
@@ -208,19 +251,26 @@ impl Metrics {
                     None => self.count_join(JoinResult::Abandoned),
                 }
             }
+            Notice::SessionMoved { session, joined_at: Some(joined_at), at, .. } => {
+                let mut connected = self.connected();
+                connected.since.remove(session);
+                connected.ended += at.saturating_duration_since(*joined_at);
+            }
             Notice::CallEnded { started_at, at, .. } => {
                 self.call_duration.observe(at.saturating_duration_since(*started_at).as_secs_f64());
             }
             Notice::CallStarted { .. }
             | Notice::RoomFinished { .. }
+            | Notice::SessionMoved { .. }
             | Notice::TrackPublished { .. }
             | Notice::TrackUnpublished { .. } => {}
         }
     }
 
     /// Everything in Prometheus' text format.
-    pub fn render(&self, shards: &[ShardSnapshot], now: Instant) -> String {
+    pub fn render(&self, shards: &[ShardSnapshot], ledger: &LedgerSnapshot, now: Instant) -> String {
         let mut families = self.registry.gather();
+        families.extend(ledger::families(ledger));
         families.extend(shard_families(shards));
         families.extend(quality_families(shards));
         families.extend(ProcessCollector::for_self().collect());

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,20 +15,46 @@ use tracing_subscriber::EnvFilter;
 
 use crate::command::Command;
 use crate::config::{Config, ConfigError, LogFormat, MediaConfig};
-use crate::control::app::App;
-use crate::control::{admin, edge, listener, router};
+use crate::control::app::{App, fresh_seed};
+use crate::control::clock::Clock;
+use crate::control::outbox::LedgerOutbox;
+use crate::control::{admin, edge, keeper, listener, router};
+use crate::ids::{IdSource, Tenant};
+use crate::ledger::Ledger;
+use crate::ledger::accounts::{Accounts, Beginnings};
+use crate::ledger::address::{DayKeys, DistinctAddresses, KEY_BYTES, PresentAddresses};
+use crate::ledger::book::Book;
+use crate::ledger::quota::{self, Counters, Month, MonthToDate};
+use crate::ledger::store::{AuditAction, Store, StoreError};
 use crate::shard::{ShardError, ShardIndex, Shards, ShardsConfig};
+use crate::webhook::{Endpoints, Sender, SenderError};
 
 /// How long all shards together may take to end their calls. With [`THREADS_GRACE`] and the listeners' second this
 /// keeps a stop below five seconds.
 const CALLS_GRACE: Duration = Duration::from_secs(2);
+
+/// How long what the shards said last may take to be heard.
+const NOTICES_GRACE: Duration = Duration::from_millis(500);
 
 /// How long the shards' threads may take to send what is queued.
 const THREADS_GRACE: Duration = Duration::from_secs(1);
 
 /// Libraries whose messages at WARN and INFO can hold addresses or SDP. They speak only when the operator asks for
 /// DEBUG or names them.
-const TALKATIVE: [&str; 7] = ["str0m", "str0m_proto", "is", "dimpl", "sctp_proto", "quinn_udp", "hyper"];
+const TALKATIVE: [&str; 12] = [
+    "str0m",
+    "str0m_proto",
+    "is",
+    "dimpl",
+    "sctp_proto",
+    "quinn_udp",
+    "hyper",
+    "hyper_util",
+    "reqwest",
+    "rustls",
+    "rustls_platform_verifier",
+    "sqlx",
+];
 
 /// The server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +63,19 @@ pub enum StartError {
     Listen { what: &'static str, address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Shard(#[from] ShardError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Ledger(#[from] StoreError),
+    #[error(transparent)]
+    Webhooks(#[from] SenderError),
+}
+
+impl StartError {
+    /// Whether the configuration is at fault.
+    pub fn is_config(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Ledger(StoreError::Url(_)))
+    }
 }
 
 /// A server that runs.
@@ -46,7 +86,17 @@ pub struct Running {
     pub admin_addr: SocketAddr,
     app: Arc<App>,
     stop: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
+    /// Stops the ledger, after everything else.
+    closing: watch::Sender<bool>,
+    tasks: Tasks,
+}
+
+struct Tasks {
+    http: JoinHandle<()>,
+    admin: JoinHandle<()>,
+    notices: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+    webhooks: JoinHandle<()>,
 }
 
 /// Binds every socket and starts every thread and task. Runs on the current tokio runtime.
@@ -54,21 +104,67 @@ pub struct Running {
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let http = bind("HTTP", config.http.listen).await?;
     let admin = bind("admin requests", config.admin.listen).await?;
+    let endpoints = Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
+    let clock = Clock::start();
+    let ledger = open_ledger(&config, &endpoints, &clock).await?;
     let (shards, notices) = Shards::start(&shards_config(&config.media, config.shard.count))?;
-    let app = App::new(config, shards, &edge::ROUTES);
+    let app = App::new(config, clock, shards, ledger, &edge::ROUTES);
+    keeper::note(&app, AuditAction::Start).await?;
     let (stop, stopped) = watch::channel(false);
+    let (closing, closed) = watch::channel(false);
     let address = |listener: &TcpListener, configured| listener.local_addr().unwrap_or(configured);
     let (http_addr, admin_addr) = (address(&http, app.config.http.listen), address(&admin, app.config.admin.listen));
     let follow = {
         let app = Arc::clone(&app);
         async move { app.follow(notices).await }
     };
-    let tasks = vec![
-        tokio::spawn(listener::serve(http, router(Arc::clone(&app)), stopped.clone())),
-        tokio::spawn(listener::serve(admin, admin::router(Arc::clone(&app)), stopped)),
-        tokio::spawn(follow),
-    ];
-    Ok(Running { http_addr, admin_addr, app, stop, tasks })
+    let random = IdSource::from_seed(fresh_seed());
+    let sender = Sender::new(endpoints, random, Arc::clone(&app.webhooks))?;
+    let outbox = Arc::new(LedgerOutbox::new(Arc::clone(&app)));
+    let sending = sender.run(outbox, stopped.clone(), Arc::clone(&app.ledger.told));
+    let tasks = Tasks {
+        http: tokio::spawn(listener::serve(http, router(Arc::clone(&app)), stopped.clone())),
+        admin: tokio::spawn(listener::serve(admin, admin::router(Arc::clone(&app)), stopped)),
+        notices: tokio::spawn(follow),
+        keeper: tokio::spawn(keeper::keep(Arc::clone(&app), closed)),
+        webhooks: tokio::spawn(sending),
+    };
+    Ok(Running { http_addr, admin_addr, app, stop, closing, tasks })
+}
+
+/// Opens the store, closes what a crash left open, and begins the accounts.
+async fn open_ledger(config: &Config, endpoints: &Endpoints, clock: &Clock) -> Result<Ledger, StartError> {
+    let directory = std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let node = match config.ledger.node.as_str() {
+        "" => nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default(),
+        node => node.to_owned(),
+    };
+    let boot = u128::from_be_bytes(fresh_seed().first_chunk().copied().unwrap_or_default());
+    let store = Store::open(config.ledger.url.as_str(), &directory, &node, boot).await?;
+    let now = clock.moment();
+    let recovered = store.recover(now.wall).await?;
+    if recovered.sessions > 0 {
+        let (sessions, calls) = (recovered.sessions, recovered.calls);
+        tracing::warn!(sessions, calls, "records that a crash left open end at their last checkpoint");
+    }
+    let at = quota::Moment { monotonic_ms: 0, unix_ms: now.wall.0 };
+    let mut quotas = Counters::new(config.quota.clone(), at);
+    let used = store.month_to_date(now.wall.day().month()).await?.into_iter().map(|used| {
+        (used.tenant, MonthToDate { participant_ms: used.participant_ms, egress_bytes: used.egress_bytes })
+    });
+    quotas.begin_month(Month::of(now.wall.0), used);
+    let urls = |key: &String| (Tenant::from(key.as_str()), endpoints.urls(key).map(str::to_owned).collect());
+    let draw = |key: &mut [u8; KEY_BYTES]| *key = fresh_seed();
+    let accounts = Accounts::new(Beginnings {
+        book: Book::new(fresh_seed(), config.keys.keys().map(urls).collect()),
+        quotas,
+        keys: DayKeys::new(draw),
+        distinct: DistinctAddresses::new(DayKeys::new(draw)),
+        present: PresentAddresses::new(draw),
+        ip_mode: config.privacy.ip_mode,
+        started: now.at,
+    });
+    Ok(Ledger::new(accounts, store, now.wall))
 }
 
 #[expect(clippy::disallowed_methods, reason = "ring 3 opens the HTTP sockets, here alone")]
@@ -108,12 +204,16 @@ impl Running {
             tracing::warn!("a shard did not stop in time");
         }
         self.stop.send_replace(true);
-        let mut tasks = self.tasks.into_iter();
-        for listener in tasks.by_ref().take(2) {
-            // A task that panicked has nothing left to flush.
-            let _ = listener.await;
+        let Tasks { http, admin, notices, keeper, webhooks } = self.tasks;
+        // The shards have said all they had to say; what is heard of it belongs into the records.
+        if tokio::time::timeout(NOTICES_GRACE, notices).await.is_err() {
+            tracing::warn!("not all of the shards' last notices were heard");
         }
-        tasks.for_each(|notices| notices.abort());
+        // A task that panicked has nothing left to flush.
+        let _ = tokio::join!(http, admin, webhooks);
+        self.closing.send_replace(true);
+        let _ = keeper.await;
+        self.app.ledger.store().close().await;
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use stube::command::{EndReason, Grants, MediaKind, Profile, Purpose, RoomSettings};
+use stube::command::{EndReason, Grants, MediaKind, Profile, Purpose, RoomSettings, SessionUsage, Transport};
 use stube::ids::{IdSource, Identity, RoomId, Text, TrackId};
 use stube::media::meter::DropReason;
 use stube::media::signal::{Request, SlotState, WantedAudio, WantedVideo};
@@ -191,7 +191,8 @@ impl World {
         let peer = member.peer;
         // The room may still tell the leaver; keep them known while it drains.
         self.members.insert(u32::MAX, member);
-        self.tell(Input::Leave { seat, reason: EndReason::ClientLeft });
+        let (reason, usage) = (EndReason::ClientLeft, SessionUsage::default());
+        self.tell(Input::Leave { seat, reason, usage });
         self.members.remove(&u32::MAX);
         self.streams.retain(|(to, _), _| *to != peer);
     }
@@ -273,7 +274,7 @@ impl World {
             2 => self.join(who),
             3..=9 => {
                 self.members.get_mut(&who).unwrap().connected = true;
-                self.tell(Input::Connected(seat));
+                self.tell(Input::Connected { seat, took: Duration::ZERO, transport: Transport::Udp });
             }
             10..=11 => self.tell(Input::ChannelOpen(seat)),
             12..=13 => self.publish(who),
@@ -358,7 +359,7 @@ fn a_slot_shows_who_is_muted_as_paused() {
         let (participant, session, call) = (world.ids.id(), world.ids.id(), world.ids.id());
         let join = Join { peer: PeerKey(who), participant, session, profile, purpose: Purpose::Call, call };
         world.room.handle(Input::Join(Box::new(join)), now);
-        world.room.handle(Input::Connected(seat), now);
+        world.room.handle(Input::Connected { seat, took: Duration::ZERO, transport: Transport::Udp }, now);
         world.room.handle(Input::ChannelOpen(seat), now);
     }
     let slot =

@@ -34,6 +34,11 @@ pub enum Command {
     RemoveParticipant { room: RoomId, identity: Identity, reason: EndReason },
     /// Changes someone's grants, name, metadata or attributes live. Answered [`Reply::Participants`] with one entry.
     ChangeParticipant { room: RoomId, identity: Identity, change: ParticipantChange },
+    /// Moves someone to another room of the same shard, where they are `participant`. Answered
+    /// [`Reply::Participants`] with one entry.
+    MoveParticipant { room: RoomId, identity: Identity, to: RoomId, participant: ParticipantId },
+    /// Forgets a room nobody is in, without a notice, so that it can be opened elsewhere. Answered [`Reply::Done`].
+    ReleaseRoom { room: RoomId },
     /// Mutes or unmutes someone's track. Answered [`Reply::Done`].
     MuteTrack { room: RoomId, identity: Identity, track: TrackId, muted: bool },
     /// Sends a message from the server; `to` empty means everyone. Answered [`Reply::Done`].
@@ -47,6 +52,8 @@ pub enum Command {
     Fragment { session: SessionId, fragment: String, expected: Option<IceTag> },
     /// Ends a session at its client's wish. Answered [`Reply::Done`].
     CloseSession { session: SessionId },
+    /// Answered [`Reply::Usage`]: every session whose media has connected.
+    DescribeUsage,
     /// Ends every session and room (reason `server_shutdown`, action `reconnect`). Answered [`Reply::Done`].
     Shutdown,
 }
@@ -94,6 +101,7 @@ pub enum Reply {
         at: Instant,
         participants: Vec<ParticipantQuality>,
     },
+    Usage(Vec<(SessionId, SessionUsage)>),
     /// An SDP answer, and the number of the ICE session it belongs to.
     Answer {
         sdp: String,
@@ -113,6 +121,8 @@ pub enum Refusal {
     RoomNotFound,
     #[error("the room already has {max} participants")]
     RoomFull { max: u32 },
+    #[error("there are participants in the room")]
+    RoomInUse,
     #[error("no participant of that identity is in the room")]
     ParticipantNotFound,
     #[error("the participant has no such track")]
@@ -317,6 +327,8 @@ pub enum EndReason {
     ClientLeft,
     DuplicateIdentity,
     ParticipantRemoved,
+    /// To another room.
+    Moved,
     RoomDeleted,
     /// Nobody came within `empty_timeout_s`, or all left for `departure_timeout_s`.
     RoomEmpty,
@@ -328,15 +340,20 @@ pub enum EndReason {
     ConnectionLost,
     /// The client reads its data channel too slowly.
     SlowConsumer,
+    /// The person withdrew their consent: their data was erased.
+    ConsentWithdrawn,
     InternalError,
+    /// Never said to anyone: what the ledger writes about sessions that a crash cut off.
+    ServerCrash,
 }
 
 impl EndReason {
     /// All of them, for metrics.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::ClientLeft,
         Self::DuplicateIdentity,
         Self::ParticipantRemoved,
+        Self::Moved,
         Self::RoomDeleted,
         Self::RoomEmpty,
         Self::RoomDurationExceeded,
@@ -344,7 +361,9 @@ impl EndReason {
         Self::ConnectTimeout,
         Self::ConnectionLost,
         Self::SlowConsumer,
+        Self::ConsentWithdrawn,
         Self::InternalError,
+        Self::ServerCrash,
     ];
 
     /// The wire's word.
@@ -353,6 +372,7 @@ impl EndReason {
             Self::ClientLeft => "client_left",
             Self::DuplicateIdentity => "duplicate_identity",
             Self::ParticipantRemoved => "participant_removed",
+            Self::Moved => "moved",
             Self::RoomDeleted => "room_deleted",
             Self::RoomEmpty => "room_empty",
             Self::RoomDurationExceeded => "room_duration_exceeded",
@@ -360,7 +380,9 @@ impl EndReason {
             Self::ConnectTimeout => "connect_timeout",
             Self::ConnectionLost => "connection_lost",
             Self::SlowConsumer => "slow_consumer",
+            Self::ConsentWithdrawn => "consent_withdrawn",
             Self::InternalError => "internal_error",
+            Self::ServerCrash => "server_crash",
         }
     }
 
@@ -383,6 +405,8 @@ pub enum Notice {
         room: RoomId,
         call: CallId,
         started_at: Instant,
+        /// Why the room is closing; none where everyone has left of themselves.
+        reason: Option<EndReason>,
         at: Instant,
     },
     /// The room is gone from the shard.
@@ -391,13 +415,14 @@ pub enum Notice {
         reason: EndReason,
         at: Instant,
     },
-    /// Media is connected.
+    /// Media is connected, or the session came from another room.
     ParticipantJoined {
         room: RoomId,
         participant: ParticipantId,
         session: SessionId,
         at: Instant,
-        took: Duration,
+        /// From the admission on; none for a move.
+        took: Option<Duration>,
         transport: Transport,
     },
     /// The session is gone from the shard; `joined_at` is none where media never connected.
@@ -407,6 +432,17 @@ pub enum Notice {
         session: SessionId,
         reason: EndReason,
         joined_at: Option<Instant>,
+        usage: SessionUsage,
+        at: Instant,
+    },
+    /// The session has left the room for another one of the shard; [`Notice::ParticipantJoined`] there follows, unless
+    /// its media is still to connect.
+    SessionMoved {
+        room: RoomId,
+        participant: ParticipantId,
+        session: SessionId,
+        joined_at: Option<Instant>,
+        usage: SessionUsage,
         at: Instant,
     },
     TrackPublished {
@@ -423,12 +459,58 @@ pub enum Notice {
     },
 }
 
+impl Notice {
+    /// When it happened.
+    pub fn at(&self) -> Instant {
+        match self {
+            Self::CallStarted { at, .. }
+            | Self::CallEnded { at, .. }
+            | Self::RoomFinished { at, .. }
+            | Self::ParticipantJoined { at, .. }
+            | Self::SessionEnded { at, .. }
+            | Self::SessionMoved { at, .. }
+            | Self::TrackPublished { at, .. }
+            | Self::TrackUnpublished { at, .. } => *at,
+        }
+    }
+}
+
+/// What a session has used since its media connected; bytes count from its first datagram on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionUsage {
+    /// While the client was heard; a gap before the media path came back does not count.
+    pub duration: Duration,
+    /// UDP payloads, or frames over TCP, of all kinds.
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    /// How long at least one unmuted track of the kind was published.
+    pub audio_published: Duration,
+    pub video_published: Duration,
+    /// How the session's datagrams travel now; none before the first.
+    pub transport: Option<Transport>,
+}
+
 /// How a session's datagrams travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
     Udp,
     Tcp,
+}
+
+impl Transport {
+    /// The wire's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// The transport of a wire's word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Udp, Self::Tcp].into_iter().find(|transport| transport.as_str() == word)
+    }
 }
 
 #[cfg(test)]

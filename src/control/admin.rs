@@ -9,7 +9,17 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::app::App;
+use crate::ledger::record::UnixMs;
+use crate::metrics::LedgerSnapshot;
+use crate::webhook::AttemptResult;
+
+/// How long a scrape waits for the database.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// When to ask again, in seconds.
 const RETRY_AFTER_S: &str = "2";
@@ -24,8 +34,30 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let text = app.metrics.render(&app.shards.snapshots(), app.clock.now());
+    let ledger = ledger(&app).await;
+    let text = app.metrics.render(&app.shards.snapshots(), &ledger, app.clock.now());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// What the ledger says of itself. A database that hangs must not hide the rest.
+async fn ledger(app: &App) -> LedgerSnapshot {
+    let now = app.clock.moment().wall;
+    let age_seconds = |since: UnixMs| now.0.saturating_sub(since.0) as f64 / 1000.0;
+    let (rows_waiting, rows_lost) = app.ledger.with(|accounts| accounts.backlog());
+    let store = app.ledger.store();
+    let (backlog, oldest) = match timeout(DATABASE_PATIENCE, async { (store.backlog().await, store.oldest_person().await) }).await {
+        Ok((backlog, oldest)) => (backlog.ok(), oldest.ok().flatten()),
+        Err(_) => (None, None),
+    };
+    LedgerSnapshot {
+        checkpoint_age_seconds: app.ledger.age_ms(now) as f64 / 1000.0,
+        rows_waiting: rows_waiting as u64,
+        rows_lost,
+        write_failures: app.ledger.failures(),
+        webhook_attempts: AttemptResult::ALL.map(|result| (result.as_str(), app.webhooks.get(result))).to_vec(),
+        outbox: backlog.map(|backlog| (backlog.rows, backlog.oldest.map_or(0.0, age_seconds))),
+        oldest_person_seconds: oldest.map(age_seconds),
+    }
 }
 
 /// Whether the process works; if not, a restart helps.
@@ -58,6 +90,7 @@ fn load(saturated: &[bool]) -> Load {
 /// Whether new calls should be sent here.
 async fn readiness(State(app): State<Arc<App>>) -> Response {
     let obstacle = match (app.admits(), app.is_turning()) {
+        (Ok(()), true) if app.ledger.is_failing() => "the ledger cannot be written\n",
         (Err(_), _) => "shutting down\n",
         (Ok(()), false) => "a shard hangs\n",
         (Ok(()), true) => match load(&app.shards.saturated()) {

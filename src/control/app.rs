@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::Rng as _;
+use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 use super::clock::Clock;
@@ -14,11 +15,15 @@ use super::directory::{Directory, RoomEntry, SessionEntry};
 use super::idempotency::Idempotency;
 use super::problem::Problem;
 use crate::command::quality::ParticipantQuality;
-use crate::command::{Command, ParticipantInfo, Refusal, Reply, RoomState};
+use crate::command::{Command, ParticipantInfo, Refusal, Reply, RoomState, SessionUsage};
 use crate::config::{Config, Secret};
 use crate::ids::{Id, IdSource, SessionId};
+use crate::ledger::Ledger;
+use crate::ledger::quota::Exceeded;
+use crate::ledger::store::StoreError;
 use crate::metrics::Metrics;
 use crate::shard::{Notices, ShardIndex, Shards};
+use crate::webhook::Counts;
 
 /// How long a shard may take to answer. It takes microseconds unless it hangs.
 const SHARD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,6 +39,10 @@ pub struct App {
     pub idempotency: Idempotency,
     pub metrics: Metrics,
     pub shards: Shards,
+    pub ledger: Ledger,
+    /// Room for event streams.
+    pub event_streams: Arc<Semaphore>,
+    pub webhooks: Arc<Counts>,
     /// Held while a room is made, changed or ended, so that two requests for one name do not cross.
     pub room_changes: tokio::sync::Mutex<()>,
     ids: Mutex<IdSource>,
@@ -42,10 +51,13 @@ pub struct App {
 
 impl App {
     /// The state of a server that has just started its shards.
-    pub fn new(config: Config, shards: Shards, routes: &[(&str, &[&str])]) -> Arc<Self> {
+    pub fn new(config: Config, clock: Clock, shards: Shards, ledger: Ledger, routes: &[(&str, &[&str])]) -> Arc<Self> {
         Arc::new(Self {
             config,
-            clock: Clock::start(),
+            clock,
+            ledger,
+            event_streams: super::events::slots(),
+            webhooks: Arc::default(),
             directory: Directory::default(),
             idempotency: Idempotency::default(),
             metrics: Metrics::new(routes),
@@ -115,17 +127,31 @@ impl App {
         result
     }
 
+    /// The problem of something that a quota does not allow; counts it.
+    pub fn over_quota(&self, exceeded: Exceeded) -> Problem {
+        self.metrics.count_quota_rejection(exceeded.quota);
+        exceeded.into()
+    }
+
+    /// Writes what of the ledger waits.
+    pub async fn write_ledger(&self) -> Result<(), StoreError> {
+        self.ledger.flush(self.clock.moment().wall).await
+    }
+
     /// Takes in what the shards tell, until they stop.
     pub async fn follow(&self, mut notices: Notices) {
         while let Some((_, notice)) = notices.recv().await {
+            let now = self.clock.moment_of(notice.at());
+            self.ledger.with(|accounts| accounts.heed(&notice, now));
             self.directory.apply(&notice);
             self.metrics.count_notice(&notice);
         }
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "ring 3 makes the seed of its own ids, here alone")]
-fn fresh_seed() -> [u8; 32] {
+/// Bytes nobody can guess.
+#[expect(clippy::disallowed_methods, reason = "ring 3 draws its seeds and keys, here alone")]
+pub fn fresh_seed() -> [u8; 32] {
     let mut seed = [0; 32];
     rand::rng().fill_bytes(&mut seed);
     seed
@@ -158,6 +184,11 @@ pub fn rooms(reply: Reply) -> Result<Vec<RoomState>, Refusal> {
 /// The reply to commands about participants.
 pub fn participants(reply: Reply) -> Result<Vec<ParticipantInfo>, Refusal> {
     if let Reply::Participants(participants) = reply { Ok(participants) } else { mismatch() }
+}
+
+/// The reply to [`Command::DescribeUsage`].
+pub fn usage(reply: Reply) -> Result<Vec<(SessionId, SessionUsage)>, Refusal> {
+    if let Reply::Usage(usage) = reply { Ok(usage) } else { mismatch() }
 }
 
 /// The reply to [`Command::DescribeQuality`].

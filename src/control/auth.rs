@@ -1,8 +1,6 @@
 //! Who asks, and whether they may: API keys by HTTP Basic, tokens by Bearer.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -12,35 +10,13 @@ use base64::engine::general_purpose::STANDARD;
 use super::problem::Problem;
 use super::token::{self, Claims, TokenError, VideoGrant};
 use crate::config::Secret;
+use crate::ids::Tenant;
 
 /// What a server may answer a challenge with.
 const SERVER_CHALLENGES: [&str; 2] = ["Bearer realm=\"stube\"", "Basic realm=\"stube\", charset=\"UTF-8\""];
 
 /// What a client may answer with. Not Basic: a browser would ask its user for a password.
 const CLIENT_CHALLENGES: [&str; 1] = ["Bearer realm=\"stube\""];
-
-/// An API key: whose rooms these are. The key's name is not secret, but it is nobody's business either.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tenant(Arc<str>);
-
-impl Tenant {
-    /// The API key.
-    pub fn key(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for Tenant {
-    fn from(key: &str) -> Self {
-        Self(key.into())
-    }
-}
-
-impl fmt::Debug for Tenant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<tenant>")
-    }
-}
 
 /// Verified credentials.
 pub enum Credentials {
@@ -60,6 +36,8 @@ pub enum Right<'a> {
     DeleteRoom(&'a str),
     /// Tokens, participants and messages of a room.
     AdministerRoom(&'a str),
+    /// Usage, records, people's data and events of the tenant as a whole.
+    Account,
 }
 
 /// Whether a token's grant includes a right. `roomAdmin` without a room is for every room of the tenant.
@@ -76,6 +54,7 @@ pub fn includes(grant: &VideoGrant, right: Right<'_>) -> bool {
         Right::ReadRoom(room) => create || list || administers(room),
         Right::ChangeRoom(room) | Right::DeleteRoom(room) => create || administers(room),
         Right::AdministerRoom(room) => administers(room),
+        Right::Account => grant.room_admin == Some(true) && grant.room.as_deref().unwrap_or_default().is_empty(),
     }
 }
 
@@ -154,13 +133,13 @@ mod tests {
     fn rights_follow_from_grants() {
         let grant = |json: &str| serde_json::from_str::<VideoGrant>(json).expect(json);
         let cases = [
-            (r#"{"roomCreate":true}"#, [true, false, true, true, true, false]),
-            (r#"{"roomList":true}"#, [false, true, true, false, false, false]),
-            (r#"{"roomAdmin":true,"room":"a"}"#, [false, false, true, true, true, true]),
-            (r#"{"roomAdmin":true,"room":"b"}"#, [false; 6]),
-            (r#"{"roomAdmin":true}"#, [false, false, true, true, true, true]),
-            (r#"{"roomJoin":true,"room":"a"}"#, [false; 6]),
-            (r#"{"roomAdmin":false,"room":"a"}"#, [false; 6]),
+            (r#"{"roomCreate":true}"#, [true, false, true, true, true, false, false]),
+            (r#"{"roomList":true}"#, [false, true, true, false, false, false, false]),
+            (r#"{"roomAdmin":true,"room":"a"}"#, [false, false, true, true, true, true, false]),
+            (r#"{"roomAdmin":true,"room":"b"}"#, [false; 7]),
+            (r#"{"roomAdmin":true}"#, [false, false, true, true, true, true, true]),
+            (r#"{"roomJoin":true,"room":"a"}"#, [false; 7]),
+            (r#"{"roomAdmin":false,"room":"a"}"#, [false; 7]),
         ];
         let rights = [
             Right::CreateRoom,
@@ -169,6 +148,7 @@ mod tests {
             Right::ChangeRoom("a"),
             Right::DeleteRoom("a"),
             Right::AdministerRoom("a"),
+            Right::Account,
         ];
         for (json, expected) in cases {
             assert_eq!(rights.map(|right| includes(&grant(json), right)), expected, "{json}");

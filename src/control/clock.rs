@@ -8,6 +8,9 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
+use crate::ledger::book::Moment;
+use crate::ledger::record::UnixMs;
+
 /// RFC 3339, UTC, milliseconds.
 const FORMAT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
@@ -30,6 +33,19 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "ring 3 reads the clocks, here alone")]
     pub fn now(&self) -> Instant {
         Instant::now()
+    }
+
+    /// Now, by both clocks.
+    pub fn moment(&self) -> Moment {
+        self.moment_of(self.now())
+    }
+
+    /// A moment of which only the monotonic time is known. Wall time is read afresh: it may have been set since.
+    #[expect(clippy::disallowed_methods, reason = "ring 3 reads the clocks, here alone")]
+    pub fn moment_of(&self, at: Instant) -> Moment {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let ago = self.now().saturating_duration_since(at);
+        Moment { at, wall: UnixMs(since_1970.saturating_sub(ago).as_millis() as u64) }
     }
 
     /// Seconds since 1970, for tokens. Read afresh, because tokens are compared with other machines' clocks.

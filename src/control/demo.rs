@@ -12,14 +12,13 @@ use axum::{Json, Router};
 use serde::Deserialize;
 
 use super::app::{App, uninterrupted};
-use super::auth::Tenant;
 use super::body::{self, Fields};
 use super::edge::Origin;
 use super::limits;
 use super::problem::Problem;
 use super::rooms;
 use crate::command::{Grants, Profile};
-use crate::ids::{ParticipantKind, RoomName};
+use crate::ids::{ParticipantKind, RoomName, Tenant};
 
 /// How long a token of the page is good for joining, in seconds. The page takes a new one for each join.
 const TTL_S: u64 = 300;

@@ -8,9 +8,8 @@ use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::auth::Tenant;
 use crate::command::{Notice, RoomSettings};
-use crate::ids::{Identity, RoomId, RoomName, SessionId};
+use crate::ids::{Identity, RoomId, RoomName, SessionId, Tenant};
 use crate::shard::ShardIndex;
 
 /// A room that exists.
@@ -95,6 +94,40 @@ impl Directory {
         self.entries().remove_room(room);
     }
 
+    /// Which shard a room is on.
+    pub fn shard_of(&self, room: RoomId) -> Option<ShardIndex> {
+        let entries = self.entries();
+        Some(entries.rooms.get(entries.names.get(&room)?)?.shard)
+    }
+
+    /// A room is on another shard now.
+    pub fn rehouse(&self, room: RoomId, shard: ShardIndex) {
+        let mut entries = self.entries();
+        let Some(key) = entries.names.get(&room).cloned() else { return };
+        if let Some(entry) = entries.rooms.get_mut(&key) {
+            entry.shard = shard;
+        }
+    }
+
+    /// A session is in another room of its shard now.
+    pub fn move_session(&self, session: SessionId, room: &RoomEntry) {
+        let mut entries = self.entries();
+        let Some(mut entry) = entries.sessions.get(&session).cloned() else { return };
+        entries.remove_session(session);
+        entry.room = room.room;
+        entry.room_name = room.name.clone();
+        entries.sessions_of.entry(room.room).or_default().insert(session);
+        entries.sessions.insert(session, entry);
+    }
+
+    /// The session of an identity in a room.
+    pub fn session_of(&self, room: RoomId, identity: &Identity) -> Option<SessionId> {
+        let entries = self.entries();
+        let mut sessions = entries.sessions_of.get(&room)?.iter().copied();
+        // The latest to join is the one that is left of several.
+        sessions.rfind(|session| entries.sessions.get(session).is_some_and(|entry| entry.identity == *identity))
+    }
+
     /// The session of this id.
     pub fn session(&self, session: SessionId) -> Option<SessionEntry> {
         self.entries().sessions.get(&session).cloned()
@@ -120,6 +153,7 @@ impl Directory {
             Notice::CallStarted { .. }
             | Notice::CallEnded { .. }
             | Notice::ParticipantJoined { .. }
+            | Notice::SessionMoved { .. }
             | Notice::TrackPublished { .. }
             | Notice::TrackUnpublished { .. } => {}
         }

@@ -19,6 +19,7 @@ use super::app::App;
 use super::body;
 use super::problem::Problem;
 use crate::config::HttpConfig;
+use crate::ledger::address::{ClientAddress, client_address};
 
 /// How long a request may take from its head to its answer, body included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -36,7 +37,7 @@ pub const UNMATCHED: &str = "unmatched";
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// Every route of the public listener and its methods: the closed sets of the request metric's labels.
-pub const ROUTES: [(&str, &[&str]); 15] = [
+pub const ROUTES: [(&str, &[&str]); 23] = [
     (PAGE, &["GET", "HEAD", "OPTIONS"]),
     ("/demo/token", &["POST", "OPTIONS"]),
     ("/v1/rooms", &["GET", "HEAD", "POST", "OPTIONS"]),
@@ -46,6 +47,14 @@ pub const ROUTES: [(&str, &[&str]); 15] = [
     ("/v1/rooms/{name}/stats", &["GET", "HEAD", "OPTIONS"]),
     ("/v1/rooms/{name}/participants", &["GET", "HEAD", "OPTIONS"]),
     ("/v1/rooms/{name}/participants/{identity}", &["GET", "HEAD", "PATCH", "DELETE", "OPTIONS"]),
+    ("/v1/rooms/{name}/participants/{identity}/move", &["POST", "OPTIONS"]),
+    ("/v1/calls", &["GET", "HEAD", "OPTIONS"]),
+    ("/v1/records", &["GET", "HEAD", "OPTIONS"]),
+    ("/v1/usage", &["GET", "HEAD", "OPTIONS"]),
+    ("/v1/subjects/{identity}", &["GET", "HEAD", "DELETE", "OPTIONS"]),
+    ("/v1/subjects/export", &["POST", "OPTIONS"]),
+    ("/v1/subjects/erase", &["POST", "OPTIONS"]),
+    ("/v1/events", &["GET", "HEAD", "OPTIONS"]),
     ("/v1/rooms/{name}/participants/{identity}/tracks/{track}/muted", &["PUT", "OPTIONS"]),
     ("/v1/sessions", &["POST", "OPTIONS"]),
     ("/v1/sessions/{id}", &["GET", "HEAD", "PATCH", "DELETE", "OPTIONS"]),
@@ -96,7 +105,10 @@ pub async fn finish(State(app): State<Arc<App>>, mut request: Request, next: Nex
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let origin = Origin::of(&app.config.http, request.headers(), peer);
     request.extensions_mut().insert(origin);
+    let address = address(&app.config.http, request.headers(), peer);
+    request.extensions_mut().insert(address);
     let id = app.id::<RequestKind>().to_string();
+    request.extensions_mut().insert(RequestName(id.clone()));
     let span = tracing::info_span!("request", id, route);
     let mut response = next.run(request).instrument(span.clone()).await;
     let status = response.status();
@@ -117,7 +129,28 @@ pub async fn finish(State(app): State<Arc<App>>, mut request: Request, next: Nex
     response
 }
 
-/// Names a request; only for logs and `instance`.
+/// The client, as far as trusted proxies tell.
+fn address(config: &HttpConfig, headers: &HeaderMap, peer: Option<IpAddr>) -> ClientAddress {
+    // What is not text stays in its place, as something that names nobody.
+    let values = |name: &str| headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or("?"));
+    // Most proxies write X-Forwarded-For and pass a client's own Forwarded on.
+    let standard = values("forwarded").filter(|_| !headers.contains_key("x-forwarded-for"));
+    let is_trusted = |hop: IpAddr| config.trusted_proxies.iter().any(|network| network.contains(hop));
+    let peer = peer.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+    client_address(peer, standard, values("x-forwarded-for"), is_trusted)
+}
+
+/// A request's id, as in `instance` and the log.
+#[derive(Clone)]
+pub struct RequestName(String);
+
+impl std::fmt::Display for RequestName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Names a request; only for logs, the audit log and `instance`.
 enum RequestKind {}
 
 impl crate::ids::Kind for RequestKind {

@@ -8,8 +8,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::StatusCode;
 use bytes::Bytes;
 
-use super::auth::Tenant;
 use super::problem::Problem;
+use crate::ids::Tenant;
 
 /// How long an answer is kept.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);

@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 /// The longest room name and identity, in characters: they stand in URLs and in every message about a participant.
 const NAME_MAX_CHARS: usize = 128;
 
+/// Digits of a phone number with a country or area code (E.164 has at most 15).
+const PHONE_DIGITS_MIN: usize = 7;
+const PHONE_DIGITS_MAX: usize = 15;
+
 /// The longest display name, in characters.
 const DISPLAY_NAME_MAX_CHARS: usize = 256;
 
@@ -30,6 +34,21 @@ pub fn identity(identity: &str) -> Result<(), String> {
         return Err("expected at least one character".to_owned());
     }
     line(identity, NAME_MAX_CHARS)
+}
+
+/// Checks that an identity is a pseudonym, as far as its looks tell: no e-mail address and no phone number.
+pub fn pseudonym(identity: &str) -> Result<(), String> {
+    let local = |(local, domain): (&str, &str)| !local.is_empty() && domain.contains('.') && !domain.contains(' ');
+    if identity.split_once('@').is_some_and(local) {
+        return Err("it looks like an e-mail address".to_owned());
+    }
+    let is_phone = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | ' ' | '(' | ')' | '/' | '.');
+    let digits = identity.chars().filter(char::is_ascii_digit).count();
+    let begins = identity.starts_with('+') || identity.starts_with("00") || identity.contains([' ', '/', '(']);
+    if begins && (PHONE_DIGITS_MIN..=PHONE_DIGITS_MAX).contains(&digits) && identity.chars().all(is_phone) {
+        return Err("it looks like a phone number".to_owned());
+    }
+    Ok(())
 }
 
 /// Checks a participant's display name, which may be empty.
@@ -86,6 +105,26 @@ mod tests {
             assert_eq!(room_name(name).is_ok(), valid, "{name}");
         }
         assert!(display_name("").is_ok());
+    }
+
+    #[test]
+    fn what_looks_like_an_address_is_no_pseudonym() {
+        for (identity, is_pseudonym) in [
+            ("p-7f3a", true),
+            ("ada", true),
+            ("550e8400-e29b-41d4-a716-446655440000", true),
+            ("1234567890", true),
+            ("2026-11-22", true),
+            ("@ada:matrix", true),
+            ("ada@room", true),
+            ("ada@example.org", false),
+            ("+49 170 1234567", false),
+            ("0049-170-1234567", false),
+            ("030/1234567", false),
+            ("(030) 123 45 67", false),
+        ] {
+            assert_eq!(pseudonym(identity).is_ok(), is_pseudonym, "{identity}");
+        }
     }
 
     #[test]

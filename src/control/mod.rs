@@ -15,11 +15,17 @@ pub mod body;
 pub mod edge;
 mod rooms;
 mod participants;
+mod relocation;
 mod quality;
 mod sessions;
+mod usage;
+mod subjects;
+pub mod events;
 mod demo;
 pub mod admin;
 pub mod listener;
+pub mod keeper;
+pub mod outbox;
 
 use std::sync::Arc;
 
@@ -46,6 +52,14 @@ pub fn router(app: Arc<App>) -> Router {
             get(participants::read).patch(participants::change).delete(participants::remove),
         )
         .route("/v1/rooms/{name}/participants/{identity}/tracks/{track}/muted", put(participants::mute))
+        .route("/v1/rooms/{name}/participants/{identity}/move", post(relocation::relocate))
+        .route("/v1/calls", get(usage::calls))
+        .route("/v1/records", get(usage::records))
+        .route("/v1/usage", get(usage::usage))
+        .route("/v1/subjects/export", post(subjects::export_batch))
+        .route("/v1/subjects/erase", post(subjects::erase_batch))
+        .route("/v1/subjects/{identity}", get(subjects::export).delete(subjects::erase))
+        .route("/v1/events", get(events::stream))
         .route("/v1/sessions", post(sessions::open))
         .route("/v1/sessions/{id}", get(sessions::probe).patch(sessions::change).delete(sessions::end))
         .route("/whip", get(sessions::endpoint).post(sessions::open))

@@ -24,7 +24,7 @@ use crate::ids::{Identity, TrackId};
 
 /// A participant as the API shows it: what other participants see, and more.
 #[derive(Serialize)]
-struct ParticipantView<'a> {
+pub struct ParticipantView<'a> {
     #[serde(flatten)]
     info: &'a ParticipantInfo,
     state: ParticipantState,
@@ -32,7 +32,8 @@ struct ParticipantView<'a> {
     grants: GrantsPatch,
 }
 
-fn view<'a>(app: &App, info: &'a ParticipantInfo) -> ParticipantView<'a> {
+/// A participant for an answer.
+pub fn view<'a>(app: &App, info: &'a ParticipantInfo) -> ParticipantView<'a> {
     ParticipantView {
         info,
         state: info.state,

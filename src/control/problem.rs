@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::command::Refusal;
+use crate::ledger::quota::Exceeded;
+use crate::ledger::store::StoreError;
 use crate::metrics::JoinResult;
 
 /// What a `type` begins with; the code follows.
@@ -25,6 +27,15 @@ pub struct Problem {
     detail: String,
     errors: Vec<FieldError>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    quota: Option<QuotaFacts>,
+}
+
+/// Which quota is used up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct QuotaFacts {
+    quota: &'static str,
+    limit: u64,
+    used: u64,
 }
 
 /// What is wrong with one field of a request.
@@ -45,12 +56,14 @@ struct Body9457<'a> {
     instance: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
+    #[serde(flatten)]
+    quota: Option<&'a QuotaFacts>,
 }
 
 impl Problem {
     /// A problem with this status, code and explanation.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
+        Self { status, code, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), quota: None }
     }
 
     /// No credentials, or bad ones.
@@ -73,6 +86,14 @@ impl Problem {
     pub fn invalid_fields(errors: Vec<FieldError>) -> Self {
         let detail = "the request has fields with values that cannot be used; see errors";
         Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", detail) }
+    }
+
+    /// An identity that tells who somebody is.
+    pub fn personal_identity(problem: String) -> Self {
+        let detail = format!(
+            "the identity cannot be used: {problem}; use a pseudonym, or set privacy.allow_personal_identities"
+        );
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "personal_identity", detail)
     }
 
     /// Another media type than the ones in `accepted`, which go into the header `accept`.
@@ -125,6 +146,7 @@ impl Problem {
         match self.status {
             StatusCode::UNAUTHORIZED => JoinResult::Unauthorized,
             StatusCode::FORBIDDEN => JoinResult::Forbidden,
+            StatusCode::TOO_MANY_REQUESTS => JoinResult::QuotaExceeded,
             _ if self.code == "room_not_found" => JoinResult::RoomNotFound,
             _ if self.code == "room_full" => JoinResult::RoomFull,
             _ if matches!(self.code, "invalid_sdp" | "offer_not_acceptable") => JoinResult::InvalidOffer,
@@ -144,6 +166,7 @@ impl Problem {
             code: self.code,
             instance,
             errors: &self.errors,
+            quota: self.quota.as_ref(),
         };
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
@@ -156,6 +179,9 @@ impl Problem {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
         }
         for (name, value) in self.headers {
+            if name == RETRY_AFTER {
+                headers.remove(RETRY_AFTER);
+            }
             headers.append(name, value);
         }
         response
@@ -167,6 +193,7 @@ impl From<Refusal> for Problem {
         let (status, code) = match &refusal {
             Refusal::RoomNotFound => (StatusCode::NOT_FOUND, "room_not_found"),
             Refusal::RoomFull { .. } => (StatusCode::CONFLICT, "room_full"),
+            Refusal::RoomInUse => (StatusCode::CONFLICT, "room_in_use"),
             Refusal::ParticipantNotFound => (StatusCode::NOT_FOUND, "participant_not_found"),
             Refusal::TrackNotFound => (StatusCode::NOT_FOUND, "track_not_found"),
             Refusal::SessionNotFound => (StatusCode::NOT_FOUND, "session_not_found"),
@@ -180,6 +207,27 @@ impl From<Refusal> for Problem {
             Refusal::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         };
         Self::new(status, code, refusal.to_string())
+    }
+}
+
+impl From<Exceeded> for Problem {
+    fn from(exceeded: Exceeded) -> Self {
+        let Exceeded { quota, limit, used, retry_after_s } = exceeded;
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "quota_exceeded", exceeded.to_string());
+        problem.headers.push((RETRY_AFTER, HeaderValue::from(retry_after_s)));
+        Self { quota: Some(QuotaFacts { quota: quota.as_str(), limit, used }), ..problem }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error.is_temporary() {
+            true => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ledger_unavailable", error.to_string()),
+            false => {
+                tracing::error!(%error, "the ledger failed");
+                Self::internal()
+            }
+        }
     }
 }
 

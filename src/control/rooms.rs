@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::app::{self, App, uninterrupted};
-use super::auth::{self, Right, Tenant};
+use super::auth::{self, Right};
 use super::body::{self, Fields, Page};
 use super::clock;
 use super::directory::RoomEntry;
@@ -23,7 +23,7 @@ use super::limits;
 use super::problem::Problem;
 use super::token::{self, Claims, StrictGrants};
 use crate::command::{CallState, Command, EndReason, Grants, Profile, Refusal, RoomSettings, RoomState};
-use crate::ids::{Identity, RoomId, RoomName};
+use crate::ids::{Identity, RoomId, RoomName, Tenant};
 
 /// The most participants a room can be allocated for; a shard's streams end earlier.
 const PARTICIPANTS_MAX: u64 = 10_000;
@@ -178,7 +178,15 @@ async fn create(app: &App, tenant: &Tenant, name: &RoomName, settings: RoomSetti
     let shard = app.directory.least_loaded(&app.shards.saturated());
     let room = app.id();
     let created_at = app.clock.now();
+    let now = app.clock.moment_of(created_at);
+    app.ledger
+        .with(|accounts| accounts.may_open_room(tenant, now))
+        .map_err(|exceeded| app.over_quota(exceeded))?;
     app::done(app.tell(shard, Command::OpenRoom { room, settings: settings.clone() }).await?)?;
+    // `room_changes` is held: nobody has taken the last one meanwhile.
+    app.ledger
+        .with(|accounts| accounts.open_room(tenant, room, name, now))
+        .map_err(|exceeded| app.over_quota(exceeded))?;
     let entry = RoomEntry { room, name: name.clone(), shard, settings, created_at };
     app.directory.insert_room(tenant, entry.clone());
     Ok(entry)
@@ -345,6 +353,7 @@ pub async fn end(
         let command = Command::CloseRoom { room: entry.room, reason: EndReason::RoomDeleted };
         app::done(app.tell_room(&entry, command).await?)?;
         app.directory.remove_room(entry.room);
+        app.ledger.with(|accounts| accounts.give_back_room(entry.room));
         Ok(StatusCode::NO_CONTENT.into_response())
     })
     .await
@@ -374,6 +383,9 @@ pub async fn mint_token(
     let request: TokenRequest = body::json(&headers, body).await?;
     let mut fields = Fields::default();
     fields.check("/identity", limits::identity(&request.identity));
+    if !app.config.privacy.allow_personal_identities {
+        fields.check("/identity", limits::pseudonym(&request.identity));
+    }
     fields.check("/name", limits::display_name(request.name.as_deref().unwrap_or_default()));
     fields.check("/metadata", limits::metadata(request.metadata.as_deref().unwrap_or_default()));
     fields.check("/attributes", limits::attributes(&request.attributes));

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, LOCATION};
+use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, LOCATION, USER_AGENT};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::app::{self, App, uninterrupted};
-use super::auth::{self, Tenant};
+use super::auth;
 use super::body::{self, ACCEPT_PATCH, ACCEPT_PATCH_HEADER, ACCEPT_POST, ACCEPT_POST_HEADER, SDP, SDP_FRAGMENT};
 use super::directory::{RoomEntry, SessionEntry};
 use super::limits;
@@ -18,7 +19,9 @@ use super::problem::Problem;
 use super::rooms;
 use super::token::Claims;
 use crate::command::{Command, IceTag, OpenSession, Profile, Purpose, Refusal, Reply};
-use crate::ids::{RoomName, SessionId};
+use crate::ids::{RoomName, SessionId, Tenant};
+use crate::ledger::accounts::Applicant;
+use crate::ledger::address::ClientAddress;
 
 /// Whom a WHEP player wants to see.
 #[derive(Deserialize)]
@@ -27,13 +30,19 @@ pub struct WhepQuery {
 }
 
 /// `POST /v1/sessions` and `POST /whip`
-pub async fn open(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
-    counted(app, &headers, Purpose::Call, body).await
+pub async fn open(
+    State(app): State<Arc<App>>,
+    Extension(address): Extension<ClientAddress>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    counted(app, address, &headers, Purpose::Call, body).await
 }
 
 /// `POST /whep`
 pub async fn open_player(
     State(app): State<Arc<App>>,
+    Extension(address): Extension<ClientAddress>,
     Query(query): Query<WhepQuery>,
     headers: HeaderMap,
     body: Body,
@@ -42,19 +51,31 @@ pub async fn open_player(
         Some(identity) => Purpose::Play(identity.into()),
         None => Purpose::PlayActiveSpeaker,
     };
-    counted(app, &headers, purpose, body).await
+    counted(app, address, &headers, purpose, body).await
 }
 
 /// Joins, and counts how a failed join failed; how an admitted one ends is known from the shard's notices.
-async fn counted(app: Arc<App>, headers: &HeaderMap, purpose: Purpose, body: Body) -> Result<Response, Problem> {
-    let result = join(Arc::clone(&app), headers, purpose, body).await;
+async fn counted(
+    app: Arc<App>,
+    address: ClientAddress,
+    headers: &HeaderMap,
+    purpose: Purpose,
+    body: Body,
+) -> Result<Response, Problem> {
+    let result = join(Arc::clone(&app), address, headers, purpose, body).await;
     if let Err(problem) = &result {
         app.metrics.count_join(problem.join_result());
     }
     result
 }
 
-async fn join(app: Arc<App>, headers: &HeaderMap, purpose: Purpose, body: Body) -> Result<Response, Problem> {
+async fn join(
+    app: Arc<App>,
+    address: ClientAddress,
+    headers: &HeaderMap,
+    purpose: Purpose,
+    body: Body,
+) -> Result<Response, Problem> {
     let (tenant, claims) = auth::client(app.keys(), headers)?;
     let room = claims.joinable_room().ok_or_else(|| Problem::forbidden("the token has no roomJoin for a room"))?;
     let profile = claims.profile().map_err(auth::unusable)?;
@@ -64,18 +85,33 @@ async fn join(app: Arc<App>, headers: &HeaderMap, purpose: Purpose, body: Body) 
     if let Purpose::Play(identity) = &purpose {
         limits::identity(identity.as_str()).map_err(|_| Refusal::ParticipantNotFound)?;
     }
+    if !app.config.privacy.allow_personal_identities {
+        limits::pseudonym(profile.identity.as_str()).map_err(Problem::personal_identity)?;
+    }
     let offer = read_sdp(headers, body).await?;
+    let user_agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let joiner = Joiner { tenant, room, profile, purpose, offer, address, user_agent };
     uninterrupted(async move {
         app.admits()?;
-        let result = join_room(&app, &tenant, &room, profile.clone(), purpose.clone(), offer.clone()).await;
-        match result {
+        match join_room(&app, &joiner).await {
             // The directory was behind its shard. It has caught up, so one more try decides.
-            Err(Refused { stale: true, .. }) => join_room(&app, &tenant, &room, profile, purpose, offer).await,
+            Err(Refused { stale: true, .. }) => join_room(&app, &joiner).await,
             result => result,
         }
         .map_err(|refused| refused.problem)
     })
     .await
+}
+
+/// Who joins what, and from where.
+struct Joiner {
+    tenant: Tenant,
+    room: RoomName,
+    profile: Profile,
+    purpose: Purpose,
+    offer: String,
+    address: ClientAddress,
+    user_agent: Option<String>,
 }
 
 /// A join that did not work.
@@ -91,27 +127,34 @@ impl From<Problem> for Refused {
     }
 }
 
-async fn join_room(
-    app: &App,
-    tenant: &Tenant,
-    name: &RoomName,
-    profile: Profile,
-    purpose: Purpose,
-    offer: String,
-) -> Result<Response, Refused> {
+async fn join_room(app: &App, joiner: &Joiner) -> Result<Response, Refused> {
+    let Joiner { tenant, profile, .. } = joiner;
     let room = match app.config.rooms.auto_create {
-        true => rooms::find_or_create(app, tenant, name).await?,
-        false => rooms::find(app, tenant, name)?,
+        true => rooms::find_or_create(app, tenant, &joiner.room).await?,
+        false => rooms::find(app, tenant, &joiner.room)?,
     };
-    let session = app.id();
+    let (session, participant) = (app.id(), app.id());
+    let now = app.clock.moment();
+    let applicant = Applicant {
+        tenant: tenant.clone(),
+        room: room.room,
+        session,
+        participant,
+        identity: profile.identity.clone(),
+        address: joiner.address,
+        user_agent: joiner.user_agent.as_deref(),
+    };
+    app.ledger.with(|accounts| accounts.admit(applicant, now)).map_err(|exceeded| app.over_quota(exceeded))?;
     // Known before the shard hears of it: its notices may come before its answer.
-    app.directory.insert_session(session, entry(tenant, &room, &profile));
-    let participant = app.id();
+    app.directory.insert_session(session, entry(tenant, &room, profile));
+    let Joiner { profile, purpose, offer, .. } = joiner;
+    let (profile, purpose, offer) = (profile.clone(), purpose.clone(), offer.clone());
     let open = OpenSession { room: room.room, session, participant, profile, purpose, offer };
     match app.tell_room(&room, Command::OpenSession(Box::new(open))).await {
         Ok(reply) => Ok(created(session, reply)?),
         Err(refusal) => {
             app.directory.remove_session(session);
+            app.ledger.with(|accounts| accounts.refuse(session));
             let stale = refusal == Refusal::RoomNotFound;
             Err(Refused { problem: refusal.into(), stale })
         }
@@ -174,7 +217,7 @@ pub async fn change(
             Reply::Fragment { fragment, ice } => {
                 ([(CONTENT_TYPE, SDP_FRAGMENT.to_owned()), (ETAG, etag(ice))], fragment).into_response()
             }
-            Reply::Rooms(_) | Reply::Participants(_) | Reply::Quality { .. } => return Err(Refusal::Internal.into()),
+            Reply::Rooms(_) | Reply::Participants(_) | Reply::Quality { .. } | Reply::Usage(_) => return Err(Refusal::Internal.into()),
         })
     })
     .await

@@ -16,7 +16,7 @@ const FALL_DELAY: Duration = Duration::from_secs(5);
 impl Room {
     /// An encoding is needed: its publisher is told if it has been told to stop it.
     pub(super) fn revive(&mut self, key: TrackKey, encoding: EncodingIndex, now: Instant) {
-        let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
+        let Some(track) = self.track_mut(key) else { return };
         let Some(encoding) = track.encodings.get_mut(usize::from(encoding.0)) else { return };
         encoding.needed_at = now;
         if !std::mem::replace(&mut encoding.active, true) {

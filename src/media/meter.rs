@@ -1,5 +1,7 @@
 //! Counters and drop reasons: values that leave the inner rings, never log lines.
 
+use std::time::{Duration, Instant};
+
 use crate::command::MediaKind;
 
 /// Why a received packet, or one copy of it, was not forwarded.
@@ -269,6 +271,32 @@ impl<T> PerKind<T> {
     }
 }
 
+/// How long something was on, over all the times it was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stopwatch {
+    before: Duration,
+    since: Option<Instant>,
+}
+
+impl Stopwatch {
+    /// It is on from now on, or no longer.
+    pub fn set(&mut self, is_on: bool, now: Instant) {
+        match (self.since, is_on) {
+            (None, true) => self.since = Some(now),
+            (Some(since), false) => {
+                self.before += now.saturating_duration_since(since);
+                self.since = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// So long until now.
+    pub fn read(&self, now: Instant) -> Duration {
+        self.before + self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,6 +308,17 @@ mod tests {
         assert_eq!(spread, Spread { buckets: [2, 2, 2], sum: 962 });
         spread.merge(&Spread { buckets: [1, 0, 0], sum: 5 });
         assert_eq!(spread, Spread { buckets: [3, 2, 2], sum: 967 });
+    }
+
+    #[test]
+    fn a_stopwatch_adds_its_spans() {
+        let t0 = Instant::now();
+        let at = |s| t0 + Duration::from_secs(s);
+        let mut watch = Stopwatch::default();
+        for (is_on, when) in [(false, 1), (true, 2), (true, 3), (false, 5), (false, 6), (true, 10)] {
+            watch.set(is_on, at(when));
+        }
+        assert_eq!(watch.read(at(11)), Duration::from_secs(4));
     }
 
     #[test]

@@ -7,7 +7,11 @@
 //! [`Room::poll_output`] until `None`, then sleep until [`Room::poll_timeout`]. After [`Input::Packets`] the drained
 //! [`Output::Forward`]s all mean those packets.
 
-use crate::command::{EndReason, MediaKind, Notice, ParticipantChange, Profile, Purpose, RoomSettings};
+use std::time::Duration;
+
+use crate::command::{
+    EndReason, MediaKind, Notice, ParticipantChange, Profile, Purpose, RoomSettings, SessionUsage, Transport,
+};
 use crate::ids::{CallId, Identity, ParticipantId, SessionId, TrackId};
 use crate::units::Bitrate;
 
@@ -28,6 +32,7 @@ mod participant;
 mod passing;
 mod quality;
 mod rates;
+mod relocation;
 mod requests;
 mod room;
 pub mod signal;
@@ -39,6 +44,7 @@ mod track;
 
 pub use packet::{Codec, CodecSet, Frame, FrameNumbers, MAX_CHAINS, MAX_TARGETS, Packet, Scheme, Targets};
 pub use quality::Observed;
+pub use relocation::{Newcomer, Relocation, Settled};
 pub use room::Room;
 pub use timers::Timer;
 
@@ -68,11 +74,11 @@ pub enum Input<'a> {
     /// Someone was admitted ([`Room::admit`] said so); their media is not connected yet.
     Join(Box<Join>),
     /// Their media is connected: others may see and hear them.
-    Connected(Seat),
+    Connected { seat: Seat, took: Duration, transport: Transport },
     /// Their data channel is open and can carry [`signal::Signal`]s.
     ChannelOpen(Seat),
     /// They are gone; whoever caused it has closed their peer.
-    Leave { seat: Seat, reason: EndReason },
+    Leave { seat: Seat, reason: EndReason, usage: SessionUsage },
     /// A publishing m-line appeared.
     Publish { seat: Seat, track: NewTrack },
     /// The publisher took the m-line back.

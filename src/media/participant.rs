@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::allocation::Means;
+use super::meter::{PerKind, Stopwatch};
 use super::signal::{WantedAudio, WantedVideo};
 use super::subscription::Slot;
 use super::{Join, PeerKey, TrackKey};
@@ -28,6 +29,8 @@ pub struct Participant {
     pub slots: Vec<Slot>,
     /// What their network takes.
     pub means: Means,
+    /// How long they have published unmuted tracks.
+    pub published: PerKind<Stopwatch>,
 }
 
 /// What a participant wishes to receive.
@@ -86,6 +89,7 @@ impl Participant {
             tracks: Vec::new(),
             slots: Vec::new(),
             means: Means::new(now),
+            published: PerKind::default(),
         }
     }
 

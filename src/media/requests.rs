@@ -14,8 +14,8 @@ use crate::ids::{Identity, TrackId};
 const MAX_TOPIC_BYTES: usize = 256;
 
 impl Room {
-    /// The first message on an open channel, then all slots.
-    pub(super) fn welcome(&mut self, seat: Seat) {
+    /// What a newcomer needs to know: the first message on an open channel, or the first after a move. Then all slots.
+    pub(super) fn greet(&mut self, seat: Seat, moved: bool) {
         let Some(participant) = self.participant_mut(seat) else { return };
         participant.channel_open = true;
         let session = participant.session;
@@ -25,7 +25,8 @@ impl Room {
         participants.sort_by_key(|info| info.joined_at);
         let RoomInfo { sid, name, metadata } = self.room_info();
         let room = RoomInfo { sid, name, metadata };
-        self.tell(seat, Signal::Welcome(Box::new(Welcome { session, room, participant: me, participants })));
+        let welcome = Box::new(Welcome { session, room, participant: me, participants });
+        self.tell(seat, if moved { Signal::Moved(welcome) } else { Signal::Welcome(welcome) });
         let speakers = self.speaking();
         if !speakers.is_empty() {
             self.tell(seat, Signal::Speakers { speakers });
@@ -73,7 +74,7 @@ impl Room {
         let mut complaint = None;
         for TrackSource { mid, source } in corrections {
             let key = own.iter().copied().find(|key| self.track(*key).is_some_and(|track| track.mid == *mid));
-            let Some(track) = key.and_then(|key| self.tracks.get_mut(key.0 as usize)?.as_mut()) else {
+            let Some(track) = key.and_then(|key| self.track_mut(key)) else {
                 complaint = Some(("track_not_found", "you publish nothing on that mid"));
                 continue;
             };

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::audio::AudioSelector;
-use super::meter::{Drops, PerKind, Quality};
+use super::meter::{Drops, PerKind, Quality, Stopwatch};
 use super::participant::Participant;
 use super::quality::{self, Stall};
 use super::signal::{ParticipantEvent, Signal, SpeakerInfo, TrackEvent};
@@ -16,7 +16,7 @@ use super::track::Track;
 use super::{EncodingIndex, Input, Join, NewSlot, NewTrack, Output, PeerKey, Seat, SlotIndex, TrackKey};
 use crate::command::{
     CallState, EndReason, Grants, MediaKind, Notice, ParticipantInfo, ParticipantState, Refusal, RoomSettings,
-    RoomState,
+    RoomState, Transport,
 };
 use crate::ids::{CallId, Identity, RoomId};
 
@@ -33,8 +33,8 @@ pub struct Room {
     pub(super) outputs: VecDeque<Output>,
     /// Something changed that may move tracks between slots.
     pub(super) slots_stale: bool,
-    call: Option<(CallId, Instant)>,
-    closing: Option<EndReason>,
+    pub(super) call: Option<(CallId, Instant)>,
+    pub(super) closing: Option<EndReason>,
     pub(super) drops: Drops,
     pub(super) copies_due: u64,
     pub(super) quality: Quality,
@@ -146,6 +146,15 @@ impl Room {
         (self.drops, self.copies_due)
     }
 
+    /// How long a participant has published unmuted sound and picture.
+    pub fn published(&self, seat: Seat, now: Instant) -> PerKind<Duration> {
+        let read = |watch: &Stopwatch| watch.read(now);
+        self.participant(seat).map_or(PerKind::default(), |participant| PerKind {
+            audio: read(&participant.published.audio),
+            video: read(&participant.published.video),
+        })
+    }
+
     /// What a participant may do.
     pub fn grants(&self, seat: Seat) -> Option<&Grants> {
         Some(&self.participant(seat)?.profile.grants)
@@ -158,9 +167,9 @@ impl Room {
         match input {
             Input::Packets { track, encoding, packets } => return self.packets(track, encoding, packets, now),
             Input::Join(join) => self.join(*join, now),
-            Input::Connected(seat) => self.connected(seat, now),
-            Input::ChannelOpen(seat) => self.welcome(seat),
-            Input::Leave { seat, reason } => self.leave(seat, reason, now),
+            Input::Connected { seat, took, transport } => self.connected(seat, Some(took), transport, now),
+            Input::ChannelOpen(seat) => self.greet(seat, false),
+            Input::Leave { seat, reason, usage } => self.leave(seat, reason, usage, now),
             Input::Publish { seat, track } => self.publish(seat, track, now),
             Input::Unpublish { seat, track } => self.unpublish(seat, track, now),
             Input::Slots { seat, slots } => self.set_slots(seat, slots),
@@ -213,8 +222,10 @@ impl Room {
     }
 
     fn join(&mut self, join: Join, now: Instant) {
-        let seat = self.next_seat();
-        let participant = Participant::new(join, now);
+        self.sit_down(self.next_seat(), Participant::new(join, now));
+    }
+
+    pub(super) fn sit_down(&mut self, seat: Seat, participant: Participant) {
         match self.seats.get_mut(usize::from(seat.0)) {
             Some(free) => *free = Some(participant),
             None => self.seats.push(Some(participant)),
@@ -222,14 +233,14 @@ impl Room {
         self.timers.stop(Timer::Empty);
     }
 
-    fn connected(&mut self, seat: Seat, now: Instant) {
+    pub(super) fn connected(&mut self, seat: Seat, took: Option<Duration>, transport: Transport, now: Instant) {
         let Some(participant) = self.participant_mut(seat) else { return };
         if participant.state == ParticipantState::Active {
             return;
         }
         participant.state = ParticipantState::Active;
         participant.connected_at = Some(now);
-        let call = participant.call;
+        let (call, session, sid) = (participant.call, participant.session, participant.sid);
         if self.call.is_none() {
             self.call = Some((call, now));
             self.notice(Notice::CallStarted { room: self.id, call, at: now });
@@ -237,36 +248,11 @@ impl Room {
                 self.timers.set(Timer::MaxDuration, now + max);
             }
         }
+        let room = self.id;
+        self.notice(Notice::ParticipantJoined { room, participant: sid, session, at: now, took, transport });
         self.tell_participant(seat, ParticipantEvent::Joined, None);
         self.reconcile_tracks(seat, now);
         self.slots_stale = true;
-    }
-
-    fn leave(&mut self, seat: Seat, reason: EndReason, now: Instant) {
-        let Some(participant) = self.participant(seat) else { return };
-        let tracks = participant.tracks.clone();
-        for key in tracks {
-            self.unpublish(seat, key, now);
-        }
-        self.tell_participant(seat, ParticipantEvent::Left, Some(reason));
-        for track in self.tracks.iter_mut().flatten() {
-            track.subscribers.retain(|(subscriber, _)| *subscriber != seat);
-        }
-        self.speakers.silence(seat);
-        self.seats[usize::from(seat.0)] = None;
-        self.slots_stale = true;
-        let anyone_active = self.participants().any(|(_, p)| p.state == ParticipantState::Active);
-        if let Some((call, started_at)) = self.call.filter(|_| !anyone_active) {
-            self.call = None;
-            self.timers.stop(Timer::MaxDuration);
-            self.notice(Notice::CallEnded { room: self.id, call, started_at, at: now });
-        }
-        if self.num_participants() == 0 {
-            match self.closing {
-                Some(reason) => self.outputs.push_back(Output::Finished(reason)),
-                None => self.timers.set(Timer::Empty, now + self.settings.departure_timeout),
-            }
-        }
     }
 
     fn close(&mut self, reason: EndReason) {
@@ -282,19 +268,13 @@ impl Room {
     }
 
     fn publish(&mut self, seat: Seat, new: NewTrack, now: Instant) {
-        let key = self.next_track();
-        let Some(participant) = self.participant_mut(seat) else { return };
-        participant.tracks.push(key);
-        let track = Track::new(new, seat, now);
-        self.timers.set_earlier(Timer::Tracks, now + super::track::LOOK_INTERVAL);
-        match self.tracks.get_mut(key.0 as usize) {
-            Some(free) => *free = Some(track),
-            None => self.tracks.push(Some(track)),
+        if self.participant(seat).is_some() {
+            self.add_track(seat, Track::new(new, seat, now), now);
+            self.reconcile_tracks(seat, now);
         }
-        self.reconcile_tracks(seat, now);
     }
 
-    fn unpublish(&mut self, seat: Seat, key: TrackKey, now: Instant) {
+    pub(super) fn unpublish(&mut self, seat: Seat, key: TrackKey, now: Instant) {
         self.conceal_track(key, now);
         self.audio.forget(key);
         if let Some(track) = self.tracks.get_mut(key.0 as usize) {
@@ -406,6 +386,10 @@ impl Room {
 
     pub(super) fn track(&self, key: TrackKey) -> Option<&Track> {
         self.tracks.get(key.0 as usize)?.as_ref()
+    }
+
+    pub(super) fn track_mut(&mut self, key: TrackKey) -> Option<&mut Track> {
+        self.tracks.get_mut(key.0 as usize)?.as_mut()
     }
 
     pub(super) fn is_announced(&self, key: TrackKey) -> bool {

@@ -12,6 +12,8 @@ use crate::ids::{Identity, ParticipantId, RoomId, SessionId, Text, TrackId};
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Signal {
     Welcome(Box<Welcome>),
+    /// As `welcome`, of the room one was moved to.
+    Moved(Box<Welcome>),
     Participant {
         event: ParticipantEvent,
         participant: ParticipantInfo,

@@ -123,10 +123,10 @@ impl Room {
         if slot.kind == MediaKind::Video {
             self.discard(seat, index);
         }
-        if let Some(old) = before.and_then(|binding| self.tracks.get_mut(binding.track.0 as usize)?.as_mut()) {
+        if let Some(old) = before.and_then(|binding| self.track_mut(binding.track)) {
             old.subscribers.retain(|subscriber| *subscriber != (seat, index));
         }
-        if let Some(new) = track.and_then(|key| self.tracks.get_mut(key.0 as usize)?.as_mut()) {
+        if let Some(new) = track.and_then(|key| self.track_mut(key)) {
             new.subscribers.push((seat, index));
         }
     }
@@ -175,7 +175,7 @@ impl Room {
         let Some(participant) = self.participant(seat) else { return };
         let (visible, grants) = (participant.is_visible(), participant.profile.grants.clone());
         for key in participant.tracks.clone() {
-            let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut) else { continue };
+            let Some(track) = self.track_mut(key) else { continue };
             track.permitted = grants.allows(track.source);
             let show = track.permitted && visible;
             if show && !track.announced {
@@ -186,6 +186,18 @@ impl Room {
             } else if !show {
                 self.conceal_track(key, now);
             }
+        }
+        self.note_published(seat, now);
+    }
+
+    /// Notes which kinds of track a participant sends now.
+    fn note_published(&mut self, seat: Seat, now: Instant) {
+        let Some(participant) = self.participant(seat) else { return };
+        let live = participant.tracks.iter().filter_map(|key| self.track(*key)).filter(|t| t.announced && !t.muted);
+        let kinds: Vec<MediaKind> = live.map(|track| track.kind).collect();
+        let Some(participant) = self.participant_mut(seat) else { return };
+        for kind in [MediaKind::Audio, MediaKind::Video] {
+            participant.published.of_mut(kind).set(kinds.contains(&kind), now);
         }
     }
 
@@ -198,7 +210,7 @@ impl Room {
 
     /// Takes a track off the stage: out of all slots, and others are told.
     pub(super) fn conceal_track(&mut self, key: TrackKey, now: Instant) {
-        let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
+        let Some(track) = self.track_mut(key) else { return };
         if !std::mem::take(&mut track.announced) {
             return;
         }
@@ -213,12 +225,13 @@ impl Room {
         if let Some(participant) = self.participant(owner).map(|participant| participant.sid) {
             self.notice(Notice::TrackUnpublished { room: self.id, participant, track: sid, at: now });
         }
+        self.note_published(owner, now);
         self.slots_stale = true;
     }
 
     /// A track was muted or unmuted. Its slots show it; after a pause only a keyframe lets decoders follow.
     pub(super) fn set_muted(&mut self, key: TrackKey, muted: bool, now: Instant) {
-        let Some(track) = self.tracks.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
+        let Some(track) = self.track_mut(key) else { return };
         if std::mem::replace(&mut track.muted, muted) == muted {
             return;
         }
@@ -239,6 +252,7 @@ impl Room {
                 self.want_keyframe(key, layer.encoding, now);
             }
         }
+        self.note_published(owner, now);
         self.slots_stale = true;
     }
 

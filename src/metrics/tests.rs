@@ -1,7 +1,7 @@
 //! What the registry renders.
 
 use super::*;
-use crate::command::Transport;
+use crate::command::{SessionUsage, Transport};
 use crate::ids::{CallId, ParticipantId, RoomId};
 use crate::media::meter::Switches;
 
@@ -39,7 +39,7 @@ fn words(label: &str) -> Vec<&'static str> {
 
 #[test]
 fn labels_are_closed_sets_and_begin_at_zero() {
-    let text = Metrics::new(&ROUTES).render(&[ShardSnapshot::default(); 2], Instant::now());
+    let text = Metrics::new(&ROUTES).render(&[ShardSnapshot::default(); 2], &LedgerSnapshot::default(), Instant::now());
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     let mut seen = 0;
     for line in samples.filter(|line| !line.starts_with("process_")) {
@@ -81,7 +81,7 @@ fn shards_are_summed_and_buckets_cumulate() {
     shard.engine.samples.round_trips_us.observe(30_000, &ROUND_TRIP_BOUNDS_US);
     shard.engine.samples.losses_ppm.observe(0, &LOSS_BOUNDS_PPM);
     shard.engine.samples.losses_ppm.observe(250_000, &LOSS_BOUNDS_PPM);
-    let text = Metrics::new(&ROUTES).render(&[shard, shard], Instant::now());
+    let text = Metrics::new(&ROUTES).render(&[shard, shard], &LedgerSnapshot::default(), Instant::now());
     for line in [
         "stube_rooms 4",
         "stube_rtp_bytes_total{direction=\"out\",kind=\"video\"} 2000",
@@ -121,19 +121,19 @@ fn connected_time_counts_running_and_ended_sessions() {
     for bits in [3, 4] {
         let session = SessionId::from_bits(bits);
         let transport = Transport::Udp;
-        let took = second / 5;
+        let took = Some(second / 5);
         metrics.count_notice(&Notice::ParticipantJoined { room, participant, session, at: start, took, transport });
     }
     let ended = |session, joined_at, reason| {
         let at = start + 4 * second;
-        metrics.count_notice(&Notice::SessionEnded { room, participant, session, reason, joined_at, at });
+        metrics.count_notice(&Notice::SessionEnded { room, participant, session, reason, joined_at, usage: SessionUsage::default(), at });
     };
     ended(SessionId::from_bits(3), Some(start), EndReason::ClientLeft);
     ended(SessionId::from_bits(5), None, EndReason::ConnectTimeout);
     ended(SessionId::from_bits(6), None, EndReason::DuplicateIdentity);
     let call = CallId::from_bits(7);
-    metrics.count_notice(&Notice::CallEnded { room, call, started_at: start, at: start + 20 * second });
-    let text = metrics.render(&[], start + 10 * second);
+    metrics.count_notice(&Notice::CallEnded { room, call, started_at: start, reason: None, at: start + 20 * second });
+    let text = metrics.render(&[], &LedgerSnapshot::default(), start + 10 * second);
     for line in [
         "stube_participant_seconds_total 14",
         "stube_joins_total{result=\"connected\"} 2",

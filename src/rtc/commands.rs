@@ -7,8 +7,8 @@ use super::fragment::{self, Fragment};
 use super::negotiate::{self, Changes};
 use super::offer::{LinePurpose, Offer};
 use super::peer::{Owner, Peer};
-use crate::command::{Command, EndReason, Grants, IceTag, OpenSession, Refusal, Reply};
-use crate::ids::{Identity, RoomId, SessionId};
+use crate::command::{Command, EndReason, Grants, IceTag, OpenSession, Refusal, Reply, Transport};
+use crate::ids::{Identity, ParticipantId, RoomId, SessionId};
 use crate::media::{self, PeerKey, Room, Seat};
 
 impl Engine {
@@ -34,6 +34,17 @@ impl Engine {
                 self.tell_room(index, media::Input::Change { seat, change }, now);
                 self.describe(room, &identity)
             }
+            Command::MoveParticipant { room, identity, to, participant } => {
+                self.relocate(room, &identity, to, participant, now)
+            }
+            Command::ReleaseRoom { room } => {
+                let (index, there) = self.room(room)?;
+                if there.num_participants() > 0 {
+                    return Err(Refusal::RoomInUse);
+                }
+                self.retire_room(index);
+                Ok(Reply::Done)
+            }
             Command::MuteTrack { room, identity, track, muted } => {
                 let (index, seat) = self.seat(room, &identity)?;
                 let publishes = self.rooms[index].as_ref().is_some_and(|room| room.publishes(seat, track));
@@ -53,6 +64,11 @@ impl Engine {
                 let key = self.session(session)?;
                 self.end(key, EndReason::ClientLeft, now);
                 Ok(Reply::Done)
+            }
+            Command::DescribeUsage => {
+                let connected = |key: &PeerKey| self.peers[key.0 as usize].as_ref()?.connected_at;
+                let open = self.sessions.iter().filter(|(_, key)| connected(key).is_some());
+                Ok(Reply::Usage(open.map(|(session, key)| (*session, self.usage(*key, now))).collect()))
             }
             Command::Shutdown => {
                 self.shutting_down = true;
@@ -114,6 +130,42 @@ impl Engine {
         Ok(Reply::Participants(infos.unwrap_or_default()))
     }
 
+    /// Moves someone with their PeerConnection: no new ICE, DTLS or publish.
+    fn relocate(
+        &mut self,
+        from: RoomId,
+        identity: &Identity,
+        to: RoomId,
+        participant: ParticipantId,
+        now: Instant,
+    ) -> Result<Reply, Refusal> {
+        let (index, seat) = self.seat(from, identity)?;
+        let key = self.peer_of(from, identity)?;
+        let (target, room) = self.room(to)?;
+        if index == target {
+            return self.describe(to, identity);
+        }
+        room.admit(identity)?;
+        if let Ok(older) = self.peer_of(to, identity) {
+            self.leave(older, EndReason::DuplicateIdentity, now);
+        }
+        // What was gathered still means the old room.
+        self.forward(now);
+        let usage = self.usage(key, now);
+        let call = self.shared.ids.id();
+        let relocation = self.rooms[index].as_mut().and_then(|room| room.give_away(seat, usage, now));
+        self.drain_room(index, None, now);
+        // The target may have ended with the older session's leave.
+        let (Some(relocation), Some(room)) = (relocation, self.rooms[target].as_mut()) else {
+            return Err(Refusal::RoomNotFound);
+        };
+        let newcomer = media::Newcomer { participant, call, transport: usage.transport.unwrap_or(Transport::Udp) };
+        let settled = room.take_in(relocation, newcomer, now);
+        self.with_peer(key, |peer, _| peer.relocated(target, &settled, now));
+        self.drain_room(target, None, now);
+        self.describe(to, identity)
+    }
+
     // === sessions ===
 
     fn session(&self, session: SessionId) -> Result<PeerKey, Refusal> {
@@ -129,7 +181,7 @@ impl Engine {
         let offer = Offer::read(&open.offer)?;
         check_may_publish(&offer, &open.profile.grants)?;
         let rtc = negotiate::build(&self.config.crypto, &self.config.candidates, now);
-        let owner = Owner { room: index, session: open.session, participant: open.participant };
+        let owner = Owner { room: index, session: open.session };
         let until = now + self.config.connect_timeout;
         let peer = Box::new(Peer::new(rtc, owner, offer.clone(), &mut self.shared, until, now));
         let key = PeerKey(self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len()) as u32);

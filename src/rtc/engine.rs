@@ -171,17 +171,26 @@ impl Engine {
             (segment, hop)
         });
         match filled {
-            Some((segment, Some(hop))) => Some(Transmit {
-                transport: hop.transport,
-                source: hop.local,
-                destination: hop.remote,
-                contents,
-                segment,
-            }),
+            Some((segment, Some(hop))) => {
+                self.count_sent(key, contents.len());
+                Some(Transmit {
+                    transport: hop.transport,
+                    source: hop.local,
+                    destination: hop.remote,
+                    contents,
+                    segment,
+                })
+            }
             _ => {
                 self.recycle(contents);
                 None
             }
+        }
+    }
+
+    fn count_sent(&mut self, key: PeerKey, bytes: usize) {
+        if let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::as_mut) {
+            peer.presence.tx_bytes += bytes as u64;
         }
     }
 
@@ -300,6 +309,7 @@ impl Engine {
                     if let Some(request) = answered.filter(|_| demux::is_binding_success(&transmit.contents)) {
                         self.bind(key, request, now);
                     }
+                    self.count_sent(key, transmit.contents.len());
                     self.outputs.push_back(Output::Transmit(transmit));
                 }
                 PeerOutput::Ended(reason) => self.end(key, reason, now),
@@ -329,7 +339,7 @@ impl Engine {
 
     /// The packet path, second half: from the publisher's peer through the room to every subscriber's. What was gathered
     /// must be gone before anything else happens to a room.
-    fn forward(&mut self, now: Instant) {
+    pub(super) fn forward(&mut self, now: Instant) {
         let Some(stream) = self.burst.stream() else { return };
         let mut burst = std::mem::take(&mut self.burst);
         let index = self.peers.get(stream.from.0 as usize).and_then(Option::as_ref).map(|peer| peer.room);
@@ -412,17 +422,14 @@ impl Engine {
         }
         peer.phase = Phase::Connected;
         peer.connected_at = Some(now);
-        let (index, seat, participant, session) = (peer.room, peer.seat, peer.participant, peer.session);
+        let (index, seat) = (peer.room, peer.seat);
         let took = now.saturating_duration_since(peer.opened_at);
         let transport = peer.sends_to.map_or(Transport::Udp, |(transport, _)| transport);
-        let Some(room) = self.rooms.get(index).and_then(Option::as_ref).map(Room::id) else { return };
         if let Some((estimate, measured)) = self.with_peer(key, |peer, _| peer.egress.flow().take_estimate()).flatten()
         {
             self.tell_room(index, media::Input::Estimate { seat, estimate, measured }, now);
         }
-        self.tell_room(index, media::Input::Connected(seat), now);
-        let joined = Notice::ParticipantJoined { room, participant, session, at: now, took, transport };
-        self.outputs.push_back(Output::Notice(joined));
+        self.tell_room(index, media::Input::Connected { seat, took, transport }, now);
     }
 
     // === rooms ===
@@ -467,12 +474,20 @@ impl Engine {
     }
 
     fn room_finished(&mut self, index: usize, reason: EndReason, now: Instant) {
-        let Some(room) = self.rooms.get_mut(index).and_then(Option::take) else { return };
+        if let Some(room) = self.retire_room(index) {
+            self.outputs.push_back(Output::Notice(Notice::RoomFinished { room, reason, at: now }));
+        }
+    }
+
+    /// Forgets a room, but not its counts.
+    pub(super) fn retire_room(&mut self, index: usize) -> Option<RoomId> {
+        let room = self.rooms.get_mut(index).and_then(Option::take)?;
         let (drops, copies_due) = room.counts();
         self.retired.0.merge(&drops);
         self.retired.1 += copies_due;
         self.shared.stats.quality.merge(&room.quality());
         self.room_keys.remove(&room.id());
-        self.outputs.push_back(Output::Notice(Notice::RoomFinished { room: room.id(), reason, at: now }));
+        self.schedule.set(Wake::Room(index), None);
+        Some(room.id())
     }
 }

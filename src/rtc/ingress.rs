@@ -160,6 +160,17 @@ impl Ingress {
         }
     }
 
+    /// Tracks have other keys now: old and new.
+    pub fn rename_tracks(&mut self, renamed: &[(TrackKey, TrackKey)]) {
+        let new = |old| renamed.iter().find(|(before, _)| *before == old).map(|(_, after)| *after);
+        for line in &mut self.lines {
+            line.key = line.key.map(|key| new(key).unwrap_or(key));
+        }
+        for stream in &mut self.streams {
+            stream.track = new(stream.track).unwrap_or(stream.track);
+        }
+    }
+
     /// Forgets a track's streams: what still comes of them is not published.
     pub fn forget_track(&mut self, key: TrackKey, store: &mut PacketStore) {
         self.forget(store, |stream| stream.track == key);

@@ -50,7 +50,7 @@ impl Peer {
             return Err(DropReason::Policed);
         }
         self.path.heard(datagram.transport, datagram.source, now);
-        self.heard_at = now;
+        self.hear(datagram.contents.len(), now);
         match media {
             Some(demux::Media::Rtp) => return self.rtp(datagram.contents, shared, now),
             Some(demux::Media::Rtcp) => return self.rtcp(datagram.contents, shared, now),

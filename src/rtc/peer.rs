@@ -22,9 +22,9 @@ use super::policer::Policer;
 use super::store::PacketStore;
 use super::{Stats, Timer, Transmit, answer, channel, crypto, demux};
 use crate::command::{EndReason, MediaKind, Transport};
-use crate::ids::{IdSource, ParticipantId, SessionId};
+use crate::ids::{IdSource, SessionId};
 use crate::media::signal::{Request, Signal};
-use crate::media::{EncodingIndex, Seat, SlotIndex, TrackKey};
+use crate::media::{EncodingIndex, Seat, Settled, SlotIndex, TrackKey};
 use crate::units::Bitrate;
 
 /// str0m may ask to be woken at once; a millisecond later is soon enough and never a busy loop.
@@ -35,6 +35,9 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 /// little later. What is sent and does not arrive uses numbers up, and after 2^15 the receiver would lose count of the
 /// rollovers; in this time that is 2,000 packets a second of one stream.
 const UNHEARD_TIMEOUT: Duration = Duration::from_secs(15);
+/// So long after it was last heard a client counts as there: it checks its path every 4 to 6 s (RFC 7675 §5.1), and
+/// nobody shall be billed for the time it takes to find out that they are gone.
+const PRESENT_UNHEARD: Duration = Duration::from_secs(6);
 /// After an ICE restart the old credentials stay valid for packets under way.
 const MAX_UFRAGS: usize = 2;
 
@@ -47,7 +50,6 @@ pub struct Peer {
     pub room: usize,
     pub seat: Seat,
     pub session: SessionId,
-    pub participant: ParticipantId,
     pub phase: Phase,
     pub opened_at: Instant,
     pub connected_at: Option<Instant>,
@@ -75,6 +77,7 @@ pub struct Peer {
     pub session_policer: Policer,
     /// When the client was last heard, and when to look whether it still is.
     pub heard_at: Instant,
+    pub presence: Presence,
     silence_due: Instant,
     /// When str0m next has work.
     pub due: Instant,
@@ -117,6 +120,15 @@ pub enum Phase {
     },
 }
 
+/// What a session is billed by.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Presence {
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    /// Time in which nothing was heard of the client, before it came back.
+    pub gaps: Duration,
+}
+
 /// A receiving m-line.
 #[derive(Debug, Clone)]
 pub struct SlotLine {
@@ -154,7 +166,6 @@ pub enum PeerOutput {
 pub struct Owner {
     pub room: usize,
     pub session: SessionId,
-    pub participant: ParticipantId,
 }
 
 impl Peer {
@@ -167,7 +178,6 @@ impl Peer {
             room: owner.room,
             seat: Seat(0),
             session: owner.session,
-            participant: owner.participant,
             phase: Phase::Connecting { until },
             opened_at: now,
             connected_at: None,
@@ -189,6 +199,7 @@ impl Peer {
             media_policer: Policer::new(now),
             session_policer: Policer::new(now),
             heard_at: now,
+            presence: Presence::default(),
             silence_due: now + SILENCE_TIMEOUT,
             due: now,
             dirty: false,
@@ -251,6 +262,31 @@ impl Peer {
     /// never came up again after an ICE restart.
     pub fn silent_from(&self) -> Instant {
         self.heard_at + SILENCE_TIMEOUT
+    }
+
+    /// The participant sits in another room now, and is billed for it anew.
+    pub fn relocated(&mut self, room: usize, settled: &Settled, now: Instant) {
+        self.room = room;
+        self.seat = settled.seat;
+        self.ingress.rename_tracks(&settled.tracks);
+        self.presence = Presence::default();
+        self.connected_at = self.connected_at.map(|_| now);
+    }
+
+    /// Takes note of a datagram of the client's.
+    pub fn hear(&mut self, bytes: usize, now: Instant) {
+        self.presence.rx_bytes += bytes as u64;
+        if self.connected_at.is_some() {
+            self.presence.gaps += now.saturating_duration_since(self.heard_at + PRESENT_UNHEARD);
+        }
+        self.heard_at = now;
+    }
+
+    /// How long the client has been there since its media connected: never too long, and never less than it was.
+    pub fn present_for(&self, now: Instant) -> Duration {
+        let until = now.min(self.heard_at + PRESENT_UNHEARD);
+        let since = self.connected_at.map_or(Duration::ZERO, |since| until.saturating_duration_since(since));
+        since.saturating_sub(self.presence.gaps)
     }
 
     /// Whether media is likely to reach the client.

@@ -3,13 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::Output;
 use super::engine::Engine;
 use super::peer::{MIN_SLEEP, Peer, Phase};
 use super::schedule::Wake;
-use crate::command::{EndReason, Notice};
+use crate::command::{EndReason, SessionUsage};
 use crate::media::signal::Signal;
-use crate::media::{self, PeerKey, Room};
+use crate::media::{self, PeerKey};
 
 /// How long `leave` may take to reach its client, and then DTLS to close. Both fit into a shutdown of 5 s.
 const LEAVE_LINGER: Duration = Duration::from_millis(500);
@@ -70,19 +69,32 @@ impl Engine {
         peer.phase = phase;
         peer.ingress.forget_tracks(&mut self.shared.store);
         peer.egress.silence(&mut self.shared.stats);
-        let (index, seat, session, participant) = (peer.room, peer.seat, peer.session, peer.participant);
-        let joined_at = peer.connected_at;
+        let (index, seat, session) = (peer.room, peer.seat, peer.session);
+        let usage = self.usage(key, now);
+        let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::as_mut) else { return false };
         for ufrag in &peer.ufrags {
             self.demux.remove_ufrag(ufrag);
         }
         self.sessions.remove(&session);
-        let room = self.rooms.get(index).and_then(Option::as_ref).map(Room::id);
-        self.tell_room(index, media::Input::Leave { seat, reason }, now);
-        if let Some(room) = room {
-            let ended = Notice::SessionEnded { room, participant, session, reason, joined_at, at: now };
-            self.outputs.push_back(Output::Notice(ended));
-        }
+        self.tell_room(index, media::Input::Leave { seat, reason, usage }, now);
         true
+    }
+
+    /// What a peer has used so far.
+    pub(super) fn usage(&self, key: PeerKey, now: Instant) -> SessionUsage {
+        let Some(peer) = self.peers.get(key.0 as usize).and_then(Option::as_ref) else { return SessionUsage::default() };
+        let duration = peer.present_for(now);
+        let room = self.rooms.get(peer.room).and_then(Option::as_ref);
+        let published = room.map(|room| room.published(peer.seat, now)).unwrap_or_default();
+        SessionUsage {
+            duration,
+            rx_bytes: peer.presence.rx_bytes,
+            tx_bytes: peer.presence.tx_bytes,
+            // Who is not there publishes nothing.
+            audio_published: published.audio.min(duration),
+            video_published: published.video.min(duration),
+            transport: peer.sends_to.map(|(transport, _)| transport),
+        }
     }
 
     /// A peer's deadline has passed: its own, or str0m's.

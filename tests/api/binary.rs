@@ -40,6 +40,9 @@ fn write(name: &str, text: &str) -> PathBuf {
 fn stube(arguments: &[&str], config: &Path, environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stube"));
     command.args(arguments).arg("--config").arg(config).envs(environment.iter().copied());
+    if let Some(folder) = config.parent().filter(|folder| !folder.join("Cargo.toml").exists()) {
+        command.env("STATE_DIRECTORY", folder);
+    }
     command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command

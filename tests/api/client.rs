@@ -7,6 +7,7 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use stube::config::Config;
 use stube::run::{self, Running};
+use tempfile::TempDir;
 
 /// Two tenants.
 pub const KEY: &str = "mapservice";
@@ -37,6 +38,8 @@ count = 2
 pub struct Server {
     running: Running,
     http: reqwest::Client,
+    /// Where the ledger is; gone with the server.
+    pub folder: TempDir,
 }
 
 impl Server {
@@ -48,8 +51,11 @@ impl Server {
     /// With some keys changed, written as environment variables.
     pub async fn with(changes: &[(&str, &str)]) -> Self {
         let changes = changes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let folder = tempfile::tempdir().expect("a folder");
+        let ledger = format!("sqlite://{}", folder.path().join("stube.db").display());
+        let changes = [("STUBE__LEDGER__URL".to_owned(), ledger)].into_iter().chain(changes);
         let config = Config::parse(CONFIG, changes).expect("a valid configuration");
-        Self { running: run::start(config).await.expect("a started server"), http: reqwest::Client::new() }
+        Self { folder, running: run::start(config).await.expect("a started server"), http: reqwest::Client::new() }
     }
 
     /// The absolute URL of a path of the public listener.

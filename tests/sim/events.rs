@@ -61,7 +61,10 @@ impl World {
                     self.model.silence(key, "it is not published", self.now);
                 }
             }
-            Notice::CallStarted { .. } | Notice::CallEnded { .. } | Notice::RoomFinished { .. } => {}
+            Notice::CallStarted { .. }
+            | Notice::CallEnded { .. }
+            | Notice::SessionMoved { .. }
+            | Notice::RoomFinished { .. } => {}
         }
     }
 

@@ -47,7 +47,8 @@ impl Stage {
                 call: CallId::from_bits(1),
             };
             room.handle(Input::Join(Box::new(join)), t0);
-            room.handle(Input::Connected(Seat(number as u16)), t0);
+            let (seat, transport) = (Seat(number as u16), crate::command::Transport::Udp);
+            room.handle(Input::Connected { seat, took: Duration::ZERO, transport }, t0);
         }
         let codecs = [Codec::Vp8].into_iter().collect();
         let slot = NewSlot { mid: "5".into(), kind: MediaKind::Video, codecs, first_seq: 1 };
@@ -148,7 +149,8 @@ fn switches_count_up_and_down_while_it_flows() {
     stage.estimate(30_000);
     stage.play(3000, true);
     assert_eq!(stage.viewer().received[0].switches_down, 1);
-    stage.tell(Input::Leave { seat: Seat(1), reason: crate::command::EndReason::ClientLeft });
+    let (reason, usage) = (crate::command::EndReason::ClientLeft, crate::command::SessionUsage::default());
+    stage.tell(Input::Leave { seat: Seat(1), reason, usage });
     assert_eq!(stage.room.quality().switches, Switches { up: first, down: 1 }, "counters do not fall");
 }
 

@@ -1,0 +1,122 @@
+//! RING 3 — what is counted, kept and forgotten: records of sessions and calls, sums, quotas, events.
+//!
+//! [`Accounts`] is what runs, in memory and pure. [`store::Store`] is what is kept, in SQLite or PostgreSQL. A
+//! [`Ledger`] joins them: an entry never waits for the disk, and what waits for the disk is written in batches.
+
+pub mod address;
+pub mod client;
+pub mod record;
+pub mod event;
+pub mod book;
+pub mod quota;
+pub mod store;
+pub mod accounts;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use self::accounts::Accounts;
+use self::record::UnixMs;
+use self::store::{Erased, Store, StoreError};
+use crate::ids::{Identity, Tenant};
+
+/// The accounts and where they are kept.
+pub struct Ledger {
+    accounts: Mutex<Accounts>,
+    store: Store,
+    /// Held while something is written, so that an erasure and a batch do not cross.
+    writing: tokio::sync::Mutex<()>,
+    urgent: Notify,
+    /// There may be new events in the store.
+    pub told: Arc<Notify>,
+    failing: AtomicBool,
+    failures: AtomicU64,
+    /// When a batch was last written, or there was nothing to write.
+    written_at_ms: AtomicU64,
+}
+
+impl Ledger {
+    /// A ledger over an open store.
+    pub fn new(accounts: Accounts, store: Store, now: UnixMs) -> Self {
+        Self {
+            accounts: Mutex::new(accounts),
+            store,
+            writing: tokio::sync::Mutex::default(),
+            urgent: Notify::new(),
+            told: Arc::default(),
+            failing: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
+            written_at_ms: AtomicU64::new(now.0),
+        }
+    }
+
+    /// Does something with the accounts; if that leaves something that should be written soon, says so.
+    pub fn with<R>(&self, act: impl FnOnce(&mut Accounts) -> R) -> R {
+        let mut accounts = self.accounts();
+        let result = act(&mut accounts);
+        if accounts.is_urgent() {
+            self.urgent.notify_one();
+        }
+        result
+    }
+
+    /// What is kept.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Ends when something should be written before the next checkpoint.
+    pub async fn urgency(&self) {
+        self.urgent.notified().await;
+    }
+
+    /// Writes all that waits. After a failure it still waits.
+    pub async fn flush(&self, now: UnixMs) -> Result<(), StoreError> {
+        let _held = self.writing.lock().await;
+        loop {
+            let batch = self.accounts().batch();
+            let Some(batch) = batch else { break };
+            if let Err(error) = self.store.write(&batch).await {
+                self.failing.store(true, Ordering::Relaxed);
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                return Err(error);
+            }
+            self.accounts().written();
+            if !batch.events.is_empty() {
+                self.told.notify_one();
+            }
+        }
+        self.failing.store(false, Ordering::Relaxed);
+        self.written_at_ms.store(now.0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes every trace of these people out of the accounts and the store. What they used stays.
+    pub async fn erase(&self, tenant: &Tenant, people: &[Identity]) -> Result<Erased, StoreError> {
+        let _held = self.writing.lock().await;
+        self.accounts().forget(tenant, people);
+        self.store.erase(tenant, people).await
+    }
+
+    /// Whether the last write failed.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Writes that failed since the start.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Milliseconds since all that waited was written.
+    pub fn age_ms(&self, now: UnixMs) -> u64 {
+        now.0.saturating_sub(self.written_at_ms.load(Ordering::Relaxed))
+    }
+
+    fn accounts(&self) -> MutexGuard<'_, Accounts> {
+        // Every change leaves the accounts usable, so a panic elsewhere is no reason to stop.
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
