@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use subtle::ConstantTimeEq;
 
 mod accounts;
+mod environment;
 mod network;
 mod quota;
 mod webhook;
@@ -29,9 +30,6 @@ const DEV_SECRET: &str = "devsecret-devsecret-devsecret-dev";
 
 /// The shortest secret, in bytes: HS256 wants a key as long as its hash (RFC 7518 §3.2).
 const SECRET_MIN_BYTES: usize = 32;
-
-/// What an environment variable that overrides a key begins with.
-const ENV_PREFIX: &str = "STUBE__";
 
 /// The longest timeout a room or session may have, in seconds: a day.
 const TIMEOUT_MAX_S: u64 = 86_400;
@@ -248,10 +246,10 @@ impl Config {
         let mut table = read_table(text)?;
         // Sorted, so that the same variables always give the same first error.
         let overrides: BTreeMap<String, String> =
-            environment.filter(|(variable, _)| variable.starts_with(ENV_PREFIX)).collect();
+            environment.filter(|(variable, _)| variable.starts_with(environment::PREFIX)).collect();
         let schema = read_table(SHIPPED)?;
         for (variable, value) in &overrides {
-            override_key(&mut table, &schema, variable, value)?;
+            environment::override_key(&mut table, &schema, variable, value)?;
         }
         if table.get("keys").is_some_and(|keys| !keys.is_table()) {
             // Said here, for serde's own message would repeat what stands there.
@@ -338,69 +336,6 @@ fn read_table(text: &str) -> Result<toml::Table, ConfigError> {
     })
 }
 
-/// Puts one environment variable into `table`, as the type its key has in `schema`.
-fn override_key(table: &mut toml::Table, schema: &toml::Table, variable: &str, value: &str) -> Result<(), ConfigError> {
-    let unknown = || wrong(variable, "no such key");
-    let (section, key) =
-        variable.strip_prefix(ENV_PREFIX).and_then(|rest| rest.split_once("__")).ok_or_else(unknown)?;
-    let section = section.to_lowercase();
-    // API keys are the tenants' own words and keep their case.
-    if section == "quota" {
-        return override_limit(table, schema, variable, (key, value));
-    }
-    let key = if section == "keys" { key.to_owned() } else { key.to_lowercase() };
-    let value = match schema.get(&section).and_then(toml::Value::as_table) {
-        Some(_) if section == "keys" && !key.is_empty() => toml::Value::String(value.to_owned()),
-        Some(keys) => {
-            read_value(keys.get(&key).ok_or_else(unknown)?, value).map_err(|problem| wrong(variable, problem))?
-        }
-        None => return Err(unknown()),
-    };
-    let keys = table.entry(&section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    let keys = keys.as_table_mut().ok_or_else(|| wrong(&section, "expected a section"))?;
-    if section == "keys" && value.as_str() == Some("") {
-        keys.remove(&key);
-    } else {
-        keys.insert(key, value);
-    }
-    Ok(())
-}
-
-/// `STUBE__QUOTA__NAME__KEY`: a tenant's limit, or everyone's.
-fn override_limit(
-    table: &mut toml::Table,
-    schema: &toml::Table,
-    variable: &str,
-    (key, value): (&str, &str),
-) -> Result<(), ConfigError> {
-    let unknown = || wrong(variable, "no such key");
-    let (name, key) = key.rsplit_once("__").ok_or_else(unknown)?;
-    let name = if name.eq_ignore_ascii_case(quota::DEFAULT) { quota::DEFAULT } else { name };
-    let key = key.to_lowercase();
-    let example = schema.get("quota").and_then(|quota| quota.get(quota::DEFAULT)?.get(&key)).ok_or_else(unknown)?;
-    let value = read_value(example, value).map_err(|problem| wrong(variable, problem))?;
-    let mut inner = table;
-    for section in ["quota", name] {
-        let next = inner.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        inner = next.as_table_mut().ok_or_else(|| wrong(section, "expected a section"))?;
-    }
-    inner.insert(key, value);
-    Ok(())
-}
-
-/// Reads `text` as the type that `example` has.
-fn read_value(example: &toml::Value, text: &str) -> Result<toml::Value, &'static str> {
-    match example {
-        toml::Value::Integer(_) => text.trim().parse().map(toml::Value::Integer).map_err(|_| "expected a whole number"),
-        toml::Value::Boolean(_) => text.trim().parse().map(toml::Value::Boolean).map_err(|_| "expected true or false"),
-        toml::Value::Array(_) => {
-            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-            Ok(toml::Value::Array(items.map(|item| toml::Value::String(item.to_owned())).collect()))
-        }
-        _ => Ok(toml::Value::String(text.to_owned())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -413,7 +348,8 @@ mod tests {
     #[test]
     fn the_shipped_file_holds_every_default() {
         let shipped = parse(SHIPPED, &[]).expect("the shipped file is valid");
-        let mut expected = Config::default();
+        assert_eq!(shipped.quota.of(&"devkey".into()), Limits::default());
+        let mut expected = Config { quota: shipped.quota.clone(), ..Config::default() };
         expected.keys.insert("devkey".to_owned(), DEV_SECRET.into());
         assert!(shipped == expected);
         assert_eq!(shipped.dev_key(), Some("devkey"));

@@ -29,4 +29,5 @@ pub mod webhook;
 pub mod shard;
 pub mod control;
 pub mod load;
+pub mod statement;
 pub mod run;

@@ -1,4 +1,4 @@
-//! The command line: `stube serve`, `stube check-config`, `stube token`, `stube load`.
+//! The command line: `stube serve`, `stube check-config`, `stube token`, `stube usage`, `stube audit verify`, `stube load`.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::iter_over_hash_type, clippy::string_slice))]
@@ -17,6 +17,7 @@ use stube::control::limits;
 use stube::control::token::{self, Claims, StrictGrants};
 use stube::load;
 use stube::run::{self, StartError};
+use stube::statement;
 use stube::webhook::Endpoints;
 
 /// `EX_CONFIG` of sysexits.h.
@@ -44,8 +45,21 @@ enum Subcommands {
     CheckConfig,
     /// Print a token with which a participant can join a room.
     Token(TokenArgs),
+    /// Print what a tenant has used, from the ledger.
+    Usage(statement::Options),
+    /// The audit log of exports, erasures and sweeps.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommands,
+    },
     /// Play many participants against a server and report what it cost and what arrived.
     Load(Box<load::Options>),
+}
+
+#[derive(Subcommand)]
+enum AuditCommands {
+    /// Check that nothing of it was changed.
+    Verify,
 }
 
 #[derive(Args)]
@@ -111,8 +125,21 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Subcommands::Token(args) => print_token(&config, args),
+        Subcommands::Usage(options) => {
+            print!("{}", small_runtime()?.block_on(statement::usage(&config, &options))?);
+            Ok(())
+        }
+        Subcommands::Audit { command: AuditCommands::Verify } => {
+            print!("{}", small_runtime()?.block_on(statement::verify_audit(&config))?);
+            Ok(())
+        }
         Subcommands::Load(options) => load::run(&options),
     }
+}
+
+/// For a command that asks the database something and ends.
+fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to the command")]

@@ -45,10 +45,11 @@ async fn ledger(app: &App) -> LedgerSnapshot {
     let age_seconds = |since: UnixMs| now.0.saturating_sub(since.0) as f64 / 1000.0;
     let (rows_waiting, rows_lost) = app.ledger.with(|accounts| accounts.backlog());
     let store = app.ledger.store();
-    let (backlog, oldest) = match timeout(DATABASE_PATIENCE, async { (store.backlog().await, store.oldest_person().await) }).await {
-        Ok((backlog, oldest)) => (backlog.ok(), oldest.ok().flatten()),
-        Err(_) => (None, None),
-    };
+    let (backlog, oldest) =
+        match timeout(DATABASE_PATIENCE, async { (store.backlog().await, store.oldest_person().await) }).await {
+            Ok((backlog, oldest)) => (backlog.ok(), oldest.ok().flatten()),
+            Err(_) => (None, None),
+        };
     LedgerSnapshot {
         checkpoint_age_seconds: app.ledger.age_ms(now) as f64 / 1000.0,
         rows_waiting: rows_waiting as u64,

@@ -51,8 +51,8 @@ struct Reader {
 /// `GET /v1/events`
 pub async fn stream(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> Result<Response, Problem> {
     let tenant = auth::server(app.keys(), &headers, Right::Account)?;
-    let query = axum::extract::Query::<Query>::try_from_uri(&uri)
-        .map_err(|_| Problem::of_response(StatusCode::BAD_REQUEST))?;
+    let query =
+        axum::extract::Query::<Query>::try_from_uri(&uri).map_err(|_| Problem::of_response(StatusCode::BAD_REQUEST))?;
     let header = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
     let slot = Arc::clone(&app.event_streams).try_acquire_owned().map_err(|_| {
         let detail = "too many event streams are open; close one, or use webhooks";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::app::{self, App};
 use crate::command::Command;
@@ -96,7 +96,6 @@ pub async fn checkpoint(app: &App) {
 
 async fn sweep(app: &App) {
     let now = app.clock.moment().wall;
-    let began = Instant::now();
     match app.ledger.store().sweep(&retention(app, now)).await {
         Ok(swept) => note_sweep(app, now, swept).await,
         Err(error) => tracing::error!(%error, "old records could not be deleted; the next sweep tries again"),
@@ -106,7 +105,6 @@ async fn sweep(app: &App) {
         Ok(expired) => tracing::warn!(expired, "events were given up: their webhook did not take them for four days"),
         Err(error) => tracing::error!(%error, "old events could not be given up; the next sweep tries again"),
     }
-    tracing::debug!(took_ms = began.elapsed().as_millis() as u64, "swept");
 }
 
 async fn note_sweep(app: &App, at: UnixMs, swept: Swept) {

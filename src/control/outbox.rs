@@ -61,7 +61,7 @@ async fn pause() {
 }
 
 impl Outbox for LedgerOutbox {
-    async fn due(&self, _limit: usize) -> Result<Vec<Delivery>, OutboxError> {
+    async fn due(&self, limit: usize) -> Result<Vec<Delivery>, OutboxError> {
         let room = LENT_MAX.saturating_sub(self.lent().deliveries.len());
         let now = self.app.clock.moment().wall;
         let due = match room {
@@ -90,7 +90,16 @@ impl Outbox for LedgerOutbox {
             };
             lent.deliveries.insert(id, (new.id, delivery));
         }
-        Ok(lent.deliveries.values().map(|(_, delivery)| delivery.clone()).collect())
+        let mut of_url: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut offered = Vec::new();
+        for (_, delivery) in lent.deliveries.values() {
+            let so_far = of_url.entry(&delivery.url).or_default();
+            *so_far += 1;
+            if *so_far <= limit {
+                offered.push(delivery.clone());
+            }
+        }
+        Ok(offered)
     }
 
     async fn delivered(&self, id: u64) {

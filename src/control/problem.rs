@@ -27,7 +27,7 @@ pub struct Problem {
     detail: String,
     errors: Vec<FieldError>,
     headers: Vec<(HeaderName, HeaderValue)>,
-    quota: Option<QuotaFacts>,
+    quota: Option<Box<QuotaFacts>>,
 }
 
 /// Which quota is used up.
@@ -166,7 +166,7 @@ impl Problem {
             code: self.code,
             instance,
             errors: &self.errors,
-            quota: self.quota.as_ref(),
+            quota: self.quota.as_deref(),
         };
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
@@ -215,7 +215,8 @@ impl From<Exceeded> for Problem {
         let Exceeded { quota, limit, used, retry_after_s } = exceeded;
         let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "quota_exceeded", exceeded.to_string());
         problem.headers.push((RETRY_AFTER, HeaderValue::from(retry_after_s)));
-        Self { quota: Some(QuotaFacts { quota: quota.as_str(), limit, used }), ..problem }
+        let facts = QuotaFacts { quota: quota.as_str(), limit, used };
+        Self { quota: Some(Box::new(facts)), ..problem }
     }
 }
 

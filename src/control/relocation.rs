@@ -13,12 +13,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::app::{self, App, uninterrupted};
+use super::auth::{self, Right};
 use super::body;
 use super::directory::RoomEntry;
 use super::participants;
 use super::problem::Problem;
 use super::rooms;
-use super::auth::{self, Right};
 use crate::command::{Command, Refusal};
 use crate::ids::{Identity, RoomName};
 use crate::shard::ShardIndex;

@@ -179,9 +179,7 @@ async fn create(app: &App, tenant: &Tenant, name: &RoomName, settings: RoomSetti
     let room = app.id();
     let created_at = app.clock.now();
     let now = app.clock.moment_of(created_at);
-    app.ledger
-        .with(|accounts| accounts.may_open_room(tenant, now))
-        .map_err(|exceeded| app.over_quota(exceeded))?;
+    app.ledger.with(|accounts| accounts.may_open_room(tenant, now)).map_err(|exceeded| app.over_quota(exceeded))?;
     app::done(app.tell(shard, Command::OpenRoom { room, settings: settings.clone() }).await?)?;
     // `room_changes` is held: nobody has taken the last one meanwhile.
     app.ledger

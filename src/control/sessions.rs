@@ -217,7 +217,9 @@ pub async fn change(
             Reply::Fragment { fragment, ice } => {
                 ([(CONTENT_TYPE, SDP_FRAGMENT.to_owned()), (ETAG, etag(ice))], fragment).into_response()
             }
-            Reply::Rooms(_) | Reply::Participants(_) | Reply::Quality { .. } | Reply::Usage(_) => return Err(Refusal::Internal.into()),
+            Reply::Rooms(_) | Reply::Participants(_) | Reply::Quality { .. } | Reply::Usage(_) => {
+                return Err(Refusal::Internal.into());
+            }
         })
     })
     .await

@@ -157,13 +157,9 @@ impl Accounts {
                 self.give_back_room(*room);
                 Entry::RoomFinished { room: *room, reason: *reason, now }
             }
-            Notice::ParticipantJoined { room, participant, session, transport, .. } => Entry::Joined {
-                room: *room,
-                participant: *participant,
-                session: *session,
-                transport: *transport,
-                now,
-            },
+            Notice::ParticipantJoined { room, participant, session, transport, .. } => {
+                Entry::Joined { room: *room, participant: *participant, session: *session, transport: *transport, now }
+            }
             Notice::SessionEnded { session, reason, usage, .. } => {
                 self.release(*session);
                 Entry::Ended { session: *session, reason: *reason, usage: *usage, now }
@@ -183,13 +179,7 @@ impl Accounts {
     }
 
     /// What the shards say of all their sessions. `asked`: when they were; `complete`: all have answered.
-    pub fn checkpoint(
-        &mut self,
-        usages: Vec<(SessionId, SessionUsage)>,
-        asked: Instant,
-        complete: bool,
-        now: Moment,
-    ) {
+    pub fn checkpoint(&mut self, usages: Vec<(SessionId, SessionUsage)>, asked: Instant, complete: bool, now: Moment) {
         let day = now.wall.day().0;
         self.keys.turn(day);
         self.distinct.turn(day);

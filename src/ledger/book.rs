@@ -12,16 +12,11 @@ use crate::command::{EndReason, SessionUsage, TrackInfo, Transport};
 use crate::ids::{CallId, IdSource, ParticipantId, RoomId, RoomName, SessionId, Tenant, TrackId};
 
 mod telling;
+mod usage;
 
 /// Rows of ended sessions and calls, and events, that wait while the store fails: at some 500 bytes each 50 MiB.
 /// Beyond, the oldest are lost and counted; sums never are.
 const WAITING_MAX: usize = 100_000;
-
-/// A session its shard has not named at so many checkpoints in a row is gone: the shard's notice was lost.
-const MISSED_MAX: u8 = 2;
-
-/// Milliseconds in a minute.
-const MINUTE_MS: u64 = 60_000;
 
 /// One instant by both clocks.
 #[derive(Debug, Clone, Copy)]
@@ -40,24 +35,84 @@ pub struct Admission {
 
 /// What happened.
 pub enum Entry {
-    RoomOpened { room: RoomId, tenant: Tenant, name: RoomName, now: Moment },
-    RoomFinished { room: RoomId, reason: EndReason, now: Moment },
-    Admitted { session: SessionId, admission: Admission },
+    RoomOpened {
+        room: RoomId,
+        tenant: Tenant,
+        name: RoomName,
+        now: Moment,
+    },
+    RoomFinished {
+        room: RoomId,
+        reason: EndReason,
+        now: Moment,
+    },
+    Admitted {
+        session: SessionId,
+        admission: Admission,
+    },
     /// The shard did not take them after all.
-    Refused { session: SessionId },
-    CallStarted { room: RoomId, call: CallId, now: Moment },
-    CallEnded { room: RoomId, call: CallId, reason: Option<EndReason>, now: Moment },
-    Joined { room: RoomId, participant: ParticipantId, session: SessionId, transport: Transport, now: Moment },
-    Ended { session: SessionId, reason: EndReason, usage: SessionUsage, now: Moment },
-    Published { room: RoomId, participant: ParticipantId, track: TrackInfo, now: Moment },
-    Unpublished { room: RoomId, participant: ParticipantId, track: TrackId, now: Moment },
+    Refused {
+        session: SessionId,
+    },
+    CallStarted {
+        room: RoomId,
+        call: CallId,
+        now: Moment,
+    },
+    CallEnded {
+        room: RoomId,
+        call: CallId,
+        reason: Option<EndReason>,
+        now: Moment,
+    },
+    Joined {
+        room: RoomId,
+        participant: ParticipantId,
+        session: SessionId,
+        transport: Transport,
+        now: Moment,
+    },
+    Ended {
+        session: SessionId,
+        reason: EndReason,
+        usage: SessionUsage,
+        now: Moment,
+    },
+    Published {
+        room: RoomId,
+        participant: ParticipantId,
+        track: TrackInfo,
+        now: Moment,
+    },
+    Unpublished {
+        room: RoomId,
+        participant: ParticipantId,
+        track: TrackId,
+        now: Moment,
+    },
     /// What the shards say of their sessions. `asked`: a session that joined later need not be among them.
     /// `complete`: every shard has answered.
-    Checkpoint { usages: Vec<(SessionId, SessionUsage)>, asked: Instant, complete: bool, now: Moment },
+    Checkpoint {
+        usages: Vec<(SessionId, SessionUsage)>,
+        asked: Instant,
+        complete: bool,
+        now: Moment,
+    },
     /// A tenant's quota is nearly or wholly used up.
-    Quota { tenant: Tenant, kind: EventKind, quota: &'static str, limit: u64, used: u64, now: Moment },
+    Quota {
+        tenant: Tenant,
+        kind: EventKind,
+        quota: &'static str,
+        limit: u64,
+        used: u64,
+        now: Moment,
+    },
     /// So many addresses of a tenant have been seen today.
-    Addresses { tenant: Tenant, distinct: u64, now: Moment },
+    Addresses {
+        tenant: Tenant,
+        distinct: u64,
+        now: Moment,
+    },
 }
 
 /// What a tenant has used since this was last asked; for quotas.
@@ -327,63 +382,6 @@ impl Book {
         self.close_call_if_done(call);
     }
 
-    /// Carries a session's new figures into its row, its call, the day's sums and the quotas.
-    fn use_up(&mut self, session: SessionId, usage: &SessionUsage, now: Moment) {
-        let Some(account) = self.sessions.get_mut(&session) else { return };
-        let Some(row) = account.row.as_mut() else { return };
-        let new = Usage {
-            duration_ms: millis(usage.duration),
-            rx_bytes: usage.rx_bytes,
-            tx_bytes: usage.tx_bytes,
-            audio_published_ms: millis(usage.audio_published),
-            video_published_ms: millis(usage.video_published),
-        };
-        let old = std::mem::replace(&mut row.usage, new);
-        row.transport = usage.transport.unwrap_or(row.transport);
-        account.missed = 0;
-        account.stale |= old != new;
-        let (tenant, call) = (row.tenant.clone(), row.call);
-        let participant_ms = new.duration_ms.saturating_sub(old.duration_ms);
-        let (rx, tx) = (new.rx_bytes.saturating_sub(old.rx_bytes), new.tx_bytes.saturating_sub(old.tx_bytes));
-        if let Some(call) = self.calls.get_mut(&call) {
-            call.row.rx_bytes += rx;
-            call.row.tx_bytes += tx;
-            call.stale = true;
-        }
-        let sum = self.sum(&tenant, now.wall.day());
-        sum.participant_ms += participant_ms;
-        sum.rounded_up_minutes += new.duration_ms.div_ceil(MINUTE_MS) - old.duration_ms.div_ceil(MINUTE_MS);
-        sum.ingress_bytes += rx;
-        sum.egress_bytes += tx;
-        let nothing = Consumption { tenant: tenant.clone(), participant_ms: 0, egress_bytes: 0 };
-        let consumed = self.consumed.entry(tenant).or_insert(nothing);
-        consumed.participant_ms += participant_ms;
-        consumed.egress_bytes += tx;
-    }
-
-    fn checkpoint(&mut self, usages: &[(SessionId, SessionUsage)], asked: Instant, complete: bool, now: Moment) {
-        if complete {
-            let open = self.sessions.values_mut().filter(|account| account.joined.is_some_and(|at| at < asked));
-            open.for_each(|account| account.missed += 1);
-        }
-        for (session, usage) in usages {
-            self.use_up(*session, usage, now);
-        }
-        let is_gone = |account: &SessionAccount| account.missed >= MISSED_MAX;
-        let gone = self.sessions.iter().filter(|(_, account)| is_gone(account));
-        let gone: Vec<_> = gone.filter_map(|(session, account)| Some((*session, account.row.as_ref()?.usage))).collect();
-        for (session, usage) in gone {
-            self.end(session, EndReason::InternalError, &usage.into(), now);
-        }
-        for call in self.calls.values_mut().filter(|call| !call.over) {
-            call.row.duration_ms = millis(now.at.saturating_duration_since(call.started));
-            call.stale = true;
-        }
-        let tenants: Vec<Tenant> = self.tenants.iter().filter(|(_, t)| t.connected > 0).map(|(t, _)| t.clone()).collect();
-        // A day that begins in the midst of calls has their participants from its first moment.
-        tenants.iter().for_each(|tenant| self.note_peak(tenant, now.wall.day()));
-    }
-
     fn note_peak(&mut self, tenant: &Tenant, day: Day) {
         let connected = self.tenants.get(tenant).map_or(0, |tenant| tenant.connected);
         let sum = self.sum(tenant, day);
@@ -464,20 +462,9 @@ fn shed<T>(rows: &mut Vec<T>) -> u64 {
     rows.drain(..WAITING_MAX / 10).len() as u64
 }
 
-impl From<Usage> for SessionUsage {
-    fn from(usage: Usage) -> Self {
-        use std::time::Duration;
-        Self {
-            duration: Duration::from_millis(usage.duration_ms),
-            rx_bytes: usage.rx_bytes,
-            tx_bytes: usage.tx_bytes,
-            audio_published: Duration::from_millis(usage.audio_published_ms),
-            video_published: Duration::from_millis(usage.video_published_ms),
-            transport: None,
-        }
-    }
-}
-
 fn millis(duration: std::time::Duration) -> u64 {
     duration.as_millis() as u64
 }
+
+#[cfg(test)]
+mod tests;

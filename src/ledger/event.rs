@@ -35,11 +35,23 @@ pub struct Head<'a> {
 
 /// What an event is about.
 pub enum Subject<'a> {
-    Room { reason: Option<EndReason> },
+    Room {
+        reason: Option<EndReason>,
+    },
     /// `end`: why the session ended, and after how many milliseconds.
-    Participant { sid: ParticipantId, end: Option<(EndReason, u64)> },
-    Track { sid: ParticipantId, track: &'a TrackInfo },
-    Quota { quota: &'static str, limit: u64, used: u64 },
+    Participant {
+        sid: ParticipantId,
+        end: Option<(EndReason, u64)>,
+    },
+    Track {
+        sid: ParticipantId,
+        track: &'a TrackInfo,
+    },
+    Quota {
+        quota: &'static str,
+        limit: u64,
+        used: u64,
+    },
 }
 
 /// The body, as JSON.

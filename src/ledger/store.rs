@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use sqlx::AnyConnection;
@@ -60,6 +61,9 @@ struct Shared {
     node: String,
     /// Which run of that server.
     boot: String,
+    /// Whether files may still hold what was deleted. Touched only while holding the writer. True at first, for a
+    /// crash may have come between deleting and scrubbing.
+    dirty: AtomicBool,
 }
 
 impl fmt::Debug for Store {
@@ -83,6 +87,7 @@ impl Store {
             readers: lane(Purpose::Read, READERS as usize),
             node: node.to_owned(),
             boot: format!("{boot:032x}"),
+            dirty: AtomicBool::new(true),
         }));
         // Without a time limit: checking a large file takes long, and giving up would not make it shorter.
         let mut loan = store.0.writer.borrow().await.map_err(|error| at_open(error, &location))?;

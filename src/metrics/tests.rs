@@ -8,7 +8,9 @@ use crate::media::meter::Switches;
 const ROUTES: [(&str, &[&str]); 2] = [("/v1/rooms", &["GET", "POST"]), ("unmatched", &["other"])];
 
 /// Every label a metric may have, with its values; a number stands for a shard's index.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
+    ("quota", &[]),
+    ("class", &RETENTION_CLASSES),
     ("transport", &["udp", "tcp"]),
     ("kind", &["audio", "video"]),
     ("direction", &["in", "out", "up", "down"]),
@@ -27,6 +29,7 @@ fn words(label: &str) -> Vec<&'static str> {
     let allowed = ALLOWED.iter().find(|(name, _)| *name == label).unwrap_or_else(|| panic!("label {label}"));
     let mut words = allowed.1.to_vec();
     match label {
+        "quota" => words.extend(Quota::ALL.map(Quota::as_str)),
         "result" => words.extend(JoinResult::ALL.map(JoinResult::as_str)),
         "reason" => {
             words.extend(EndReason::ALL.map(EndReason::as_str));
@@ -126,7 +129,15 @@ fn connected_time_counts_running_and_ended_sessions() {
     }
     let ended = |session, joined_at, reason| {
         let at = start + 4 * second;
-        metrics.count_notice(&Notice::SessionEnded { room, participant, session, reason, joined_at, usage: SessionUsage::default(), at });
+        metrics.count_notice(&Notice::SessionEnded {
+            room,
+            participant,
+            session,
+            reason,
+            joined_at,
+            usage: SessionUsage::default(),
+            at,
+        });
     };
     ended(SessionId::from_bits(3), Some(start), EndReason::ClientLeft);
     ended(SessionId::from_bits(5), None, EndReason::ConnectTimeout);

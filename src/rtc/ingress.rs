@@ -25,6 +25,7 @@ use crate::rtp::rtcp::{self, ReportBlock, SenderInfo};
 use crate::rtp::srtp::{Opener, RolloverTracker, SrtpError};
 
 mod quality;
+mod tracks;
 
 /// Streams remembered for one client; 8 tracks of 3 encodings and their RTX are 48. The longest silent is forgotten.
 const MAX_STREAMS: usize = 64;
@@ -151,47 +152,6 @@ impl Ingress {
     /// The header extensions agreed with this client.
     pub fn set_extension_ids(&mut self, ids: ExtensionIds) {
         self.ids = ids;
-    }
-
-    /// The room's key for a track just published.
-    pub fn set_track_key(&mut self, mid: &str, key: TrackKey) {
-        for line in self.lines.iter_mut().filter(|line| line.mid == mid) {
-            line.key = Some(key);
-        }
-    }
-
-    /// Tracks have other keys now: old and new.
-    pub fn rename_tracks(&mut self, renamed: &[(TrackKey, TrackKey)]) {
-        let new = |old| renamed.iter().find(|(before, _)| *before == old).map(|(_, after)| *after);
-        for line in &mut self.lines {
-            line.key = line.key.map(|key| new(key).unwrap_or(key));
-        }
-        for stream in &mut self.streams {
-            stream.track = new(stream.track).unwrap_or(stream.track);
-        }
-    }
-
-    /// Forgets a track's streams: what still comes of them is not published.
-    pub fn forget_track(&mut self, key: TrackKey, store: &mut PacketStore) {
-        self.forget(store, |stream| stream.track == key);
-    }
-
-    /// Forgets all tracks: the session is over, and their keys may soon be somebody else's.
-    pub fn forget_tracks(&mut self, store: &mut PacketStore) {
-        self.lines.clear();
-        self.forget(store, |_| true);
-        (self.feedback_due, self.report_due) = (None, None);
-    }
-
-    fn forget(&mut self, store: &mut PacketStore, which: impl Fn(&InStream) -> bool) {
-        let mut place = 0;
-        while place < self.streams.len() {
-            if which(&self.streams[place]) {
-                self.remove(place, store);
-            } else {
-                place += 1;
-            }
-        }
     }
 
     fn remove(&mut self, place: usize, store: &mut PacketStore) {

@@ -82,7 +82,9 @@ impl Engine {
 
     /// What a peer has used so far.
     pub(super) fn usage(&self, key: PeerKey, now: Instant) -> SessionUsage {
-        let Some(peer) = self.peers.get(key.0 as usize).and_then(Option::as_ref) else { return SessionUsage::default() };
+        let Some(peer) = self.peers.get(key.0 as usize).and_then(Option::as_ref) else {
+            return SessionUsage::default();
+        };
         let duration = peer.present_for(now);
         let room = self.rooms.get(peer.room).and_then(Option::as_ref);
         let published = room.map(|room| room.published(peer.seat, now)).unwrap_or_default();

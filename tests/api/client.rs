@@ -39,7 +39,7 @@ pub struct Server {
     running: Running,
     http: reqwest::Client,
     /// Where the ledger is; gone with the server.
-    pub folder: TempDir,
+    _folder: TempDir,
 }
 
 impl Server {
@@ -50,12 +50,21 @@ impl Server {
 
     /// With some keys changed, written as environment variables.
     pub async fn with(changes: &[(&str, &str)]) -> Self {
+        Self::configured("", changes).await
+    }
+
+    /// With more sections, and some keys changed.
+    pub async fn configured(sections: &str, changes: &[(&str, &str)]) -> Self {
         let changes = changes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let folder = tempfile::tempdir().expect("a folder");
         let ledger = format!("sqlite://{}", folder.path().join("stube.db").display());
         let changes = [("STUBE__LEDGER__URL".to_owned(), ledger)].into_iter().chain(changes);
-        let config = Config::parse(CONFIG, changes).expect("a valid configuration");
-        Self { folder, running: run::start(config).await.expect("a started server"), http: reqwest::Client::new() }
+        let config = Config::parse(&format!("{CONFIG}{sections}"), changes).expect("a valid configuration");
+        Self {
+            _folder: folder,
+            running: run::start(config).await.expect("a started server"),
+            http: reqwest::Client::new(),
+        }
     }
 
     /// The absolute URL of a path of the public listener.

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests own their clock, their entropy and their processes")]
 
 mod access;
+mod accounts;
 mod binary;
 mod client;
 mod http;
@@ -11,3 +12,4 @@ mod participants;
 mod rooms;
 mod sessions;
 mod stats;
+mod webhooks;

@@ -42,7 +42,14 @@ impl Book {
     }
 
     /// An event of a room.
-    pub(super) fn tell(&mut self, room: RoomId, kind: EventKind, subject: Subject<'_>, identity: Option<Identity>, now: Moment) {
+    pub(super) fn tell(
+        &mut self,
+        room: RoomId,
+        kind: EventKind,
+        subject: Subject<'_>,
+        identity: Option<Identity>,
+        now: Moment,
+    ) {
         let Some(account) = self.rooms.get_mut(&room) else { return };
         account.seq += 1;
         let (tenant, seq) = (account.tenant.clone(), account.seq);

@@ -34,16 +34,8 @@ pub enum AuditAction {
 
 impl AuditAction {
     /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Export,
-        Self::Erase,
-        Self::Read,
-        Self::KeyUse,
-        Self::Reload,
-        Self::Sweep,
-        Self::Start,
-        Self::Stop,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Export, Self::Erase, Self::Read, Self::KeyUse, Self::Reload, Self::Sweep, Self::Start, Self::Stop];
 
     /// The word that is stored.
     pub fn as_str(self) -> &'static str {
@@ -60,8 +52,8 @@ impl AuditAction {
     }
 }
 
-/// Something to be noted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Something to be noted. No `Debug`: whose key it was is nobody's business.
+#[derive(Clone, PartialEq, Eq)]
 pub struct AuditEntry {
     pub at: UnixMs,
     /// The API key's name, or what in the server did it.
@@ -114,12 +106,8 @@ impl Store {
         .await?
         .ok_or_else(|| StoreError::unreadable("audit_chain"))?;
         let position = ends.number("last_position")?;
-        let hash = hash(
-            &ends.text("last_hash")?,
-            position,
-            entry.at.0,
-            [&entry.actor, entry.action.as_str(), &entry.detail],
-        );
+        let hash =
+            hash(&ends.text("last_hash")?, position, entry.at.0, [&entry.actor, entry.action.as_str(), &entry.detail]);
         Statement::new(
             "INSERT INTO audit (position, written_at, actor, action, detail, hash) VALUES ($1, $2, $3, $4, $5, $6)",
         )

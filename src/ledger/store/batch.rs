@@ -66,6 +66,8 @@ impl Store {
         for statement in statements {
             statement.run(transaction.connection()).await?;
         }
+        let without_person = batch.sessions.iter().filter(|row| row.person.is_none()).count();
+        self.deleted(without_person as u64);
         Ok(())
     }
 

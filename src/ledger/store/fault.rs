@@ -17,13 +17,14 @@ pub enum StoreError {
     Open(String),
     /// Its content is not what was written.
     #[error(
-        "the ledger's database is damaged ({0}): restore it from a backup, or move it away (a SQLite file together with \
-         its -wal and -shm) and restart with an empty ledger"
+        "the ledger's database is damaged ({0}): restore it from a backup, or move it away (a SQLite file together \
+         with its -wal and -shm) and restart with an empty ledger"
     )]
     Damaged(String),
     /// A later release wrote it.
     #[error(
-        "the ledger has schema version {found}, this release knows {known}: run the release that wrote it or a later one"
+        "the ledger has schema version {found}, this release knows {known}: run the release that wrote it, \
+         or a later one"
     )]
     NewerSchema { found: u64, known: u64 },
     /// The same again will work, once the database does.

@@ -132,3 +132,20 @@ pub const INVENTORY: &[Column] = &[
     plain("audit_chain", "last_position", "shows that entries at the end are missing", DATABASE),
     plain("audit_chain", "last_hash", "shows that entries at the end are missing", DATABASE),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_tells_of_every_column() {
+        let document = include_str!("../../../docs/privacy.md");
+        let yes = |personal| if personal { "yes" } else { "no" };
+        for Column { table, column, personal, purpose, retention, legal } in INVENTORY {
+            let row = format!("| `{table}.{column}` | {} | {purpose} | {retention} | {legal} |", yes(*personal));
+            assert!(document.lines().any(|line| line == row), "docs/privacy.md lacks: {row}");
+        }
+        let rows = document.lines().filter(|line| line.starts_with("| `") && line.split('|').count() == 7).count();
+        assert_eq!(rows, INVENTORY.len(), "a column of docs/privacy.md is not stored");
+    }
+}

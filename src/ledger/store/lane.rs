@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::any::AnyConnectOptions;
-use sqlx::{AnyConnection, Connection, Executor};
+use sqlx::{AnyConnection, ConnectOptions, Connection, Executor};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -17,17 +17,31 @@ use super::statement::{Dialect, Statement};
 /// How long a connection may take to come about.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// SQLite. `auto_vacuum` counts for a file without tables only, and must come before `journal_mode`. What is deleted
-/// is overwritten, every commit reaches the disk, and what does not fit into memory never becomes a file elsewhere.
-/// Five seconds are longer than any other user of the file, such as `stube usage`, should need.
-const SQLITE_SETUP: &str = "PRAGMA busy_timeout = 5000; PRAGMA auto_vacuum = INCREMENTAL; \
-    PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA foreign_keys = ON; \
-    PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;";
+/// SQLite. Every commit reaches the disk, what is deleted is overwritten, and no other file is written meanwhile. No
+/// `auto_vacuum`: it moves pages but cleans none, see `scrub`. Five seconds are longer than any other user of the file,
+/// such as `stube usage`, should need.
+const SQLITE_SETUP: [&str; 8] = [
+    "PRAGMA busy_timeout = 5000",
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA secure_delete = ON",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA cell_size_check = ON",
+];
 
 /// PostgreSQL. A node that vanished does not hold rows for ever, and what it had under way ends before a successor
 /// asks again.
-const POSTGRES_SETUP: &str =
-    "SET statement_timeout = '60s'; SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = 'warning';";
+const POSTGRES_SETUP: [&str; 3] = [
+    "SET statement_timeout = '60s'",
+    "SET idle_in_transaction_session_timeout = '60s'",
+    "SET client_min_messages = 'warning'",
+];
+
+/// What a connection for reading is told besides.
+const SQLITE_READ_ONLY: &str = "PRAGMA query_only = ON";
+const POSTGRES_READ_ONLY: &str = "SET default_transaction_read_only = on";
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,32 +82,28 @@ impl Lane {
                 return Ok(Loan { connection, lane: self, permit });
             }
         }
-        let connection = timeout(CONNECT_LIMIT, self.connect())
-            .await
-            .map_err(|_| StoreError::Unavailable(Outage::TimedOut))??;
+        let connection =
+            timeout(CONNECT_LIMIT, self.connect()).await.map_err(|_| StoreError::Unavailable(Outage::TimedOut))??;
         Ok(Loan { connection, lane: self, permit })
     }
 
     async fn connect(&self) -> Result<AnyConnection, StoreError> {
-        use sqlx::ConnectOptions;
         let mut connection = self.options.connect().await?;
-        match self.dialect {
-            Dialect::Postgres => {
-                connection.execute(POSTGRES_SETUP).await?;
-                if self.purpose == Purpose::Read {
-                    connection.execute("SET default_transaction_read_only = on").await?;
-                }
-            }
-            Dialect::Sqlite => {
-                connection.execute(SQLITE_SETUP).await?;
-                if self.purpose == Purpose::Read {
-                    connection.execute("PRAGMA query_only = ON").await?;
-                }
-                let mode = Statement::new("PRAGMA journal_mode").row(&mut connection).await?;
-                if mode.map(|row| row.text("journal_mode")).transpose()?.as_deref() != Some("wal") {
-                    let advice = "its file system cannot share memory, as a write-ahead log needs; use a local disk";
-                    return Err(StoreError::Open(advice.into()));
-                }
+        let (setup, read_only): (&[&'static str], _) = match self.dialect {
+            Dialect::Sqlite => (&SQLITE_SETUP, SQLITE_READ_ONLY),
+            Dialect::Postgres => (&POSTGRES_SETUP, POSTGRES_READ_ONLY),
+        };
+        for statement in setup {
+            connection.execute(*statement).await?;
+        }
+        if self.purpose == Purpose::Read {
+            connection.execute(read_only).await?;
+        }
+        if self.dialect == Dialect::Sqlite {
+            let mode = Statement::new("PRAGMA journal_mode").row(&mut connection).await?;
+            if mode.map(|row| row.text("journal_mode")).transpose()?.as_deref() != Some("wal") {
+                let advice = "its file system cannot share memory, as a write-ahead log needs; use a local disk";
+                return Err(StoreError::Open(advice.into()));
             }
         }
         Ok(connection)

@@ -114,7 +114,8 @@ mod tests {
 
     #[test]
     fn an_unusable_url_is_refused_without_repeating_it() {
-        for url in ["", "mysql://u:hunter2@db/x", "sqlite://", "sqlite::memory:", "sqlite://a?mode=ro", "postgres://[hunter2"]
+        for url in
+            ["", "mysql://u:hunter2@db/x", "sqlite://", "sqlite::memory:", "sqlite://a?mode=ro", "postgres://[hunter2"]
         {
             let Err(error) = Location::parse(url, Path::new("/")) else { panic!("{url}") };
             assert!(matches!(error, StoreError::Url(_)), "{url}");

@@ -214,10 +214,8 @@ impl Store {
     async fn drop_url_once(&self, url: &str) -> Result<u64, StoreError> {
         let mut transaction = self.begin().await?;
         Statement::new("DELETE FROM lines WHERE url = $1").text(url).run(transaction.connection()).await?;
-        let dropped = Statement::new("DELETE FROM deliveries WHERE url = $1")
-            .text(url)
-            .run(transaction.connection())
-            .await?;
+        let dropped =
+            Statement::new("DELETE FROM deliveries WHERE url = $1").text(url).run(transaction.connection()).await?;
         transaction.commit().await?;
         Ok(dropped)
     }
@@ -324,11 +322,11 @@ pub(super) async fn append(
     let lines: Vec<_> = lines.into_iter().collect();
     let statements = LINES
         .statements(&lines, dialect, |((url, tenant, room), created_at), values| {
-            values.text(url).text(tenant).text(room).number(0).number(created_at.0);
+            values.text(*url).text(*tenant).text(room).number(0).number(created_at.0);
         })
         .into_iter()
         .chain(DELIVERIES.statements(&deliveries, dialect, |(name, url, event, room, place), values| {
-            values.text(name).text(url).text(event.tenant.key()).text(room).number(*place).number(event.created_at.0);
+            values.text(name).text(*url).text(event.tenant.key()).text(room).number(*place).number(event.created_at.0);
         }));
     for statement in statements {
         statement.run(transaction.connection()).await?;
@@ -349,7 +347,7 @@ async fn placed<'e>(
     let counts: Vec<_> = counts.into_iter().collect();
     let mut last = BTreeMap::new();
     for statement in STREAMS.statements(&counts, dialect, |(tenant, count), values| {
-        values.text(tenant).number(*count);
+        values.text(*tenant).number(*count);
     }) {
         for row in statement.rows(transaction.connection()).await? {
             last.insert(row.text("tenant")?, row.number("position")?);

@@ -35,13 +35,13 @@ pub(super) struct Values(Vec<Value>);
 
 impl Values {
     /// A text.
-    pub(super) fn text(&mut self, text: impl AsRef<str>) -> &mut Self {
+    pub(super) fn text(&mut self, text: impl Into<String>) -> &mut Self {
         self.optional_text(Some(text))
     }
 
     /// A text or NULL.
-    pub(super) fn optional_text(&mut self, text: Option<impl AsRef<str>>) -> &mut Self {
-        self.0.push(Value::Text(text.map(|text| storable(text.as_ref()))));
+    pub(super) fn optional_text(&mut self, text: Option<impl Into<String>>) -> &mut Self {
+        self.0.push(Value::Text(text.map(|text| storable(text.into()))));
         self
     }
 
@@ -57,8 +57,8 @@ impl Values {
     }
 }
 
-fn storable(text: &str) -> String {
-    text.replace(NUL, "\u{fffd}")
+fn storable(text: String) -> String {
+    if text.contains(NUL) { text.replace(NUL, "\u{fffd}") } else { text }
 }
 
 /// One statement. Its text is composed of this program's own texts only; what comes from outside is a value.
@@ -74,7 +74,7 @@ impl Statement {
     }
 
     /// Binds the next parameter to a text.
-    pub(super) fn text(mut self, text: impl AsRef<str>) -> Self {
+    pub(super) fn text(mut self, text: impl Into<String>) -> Self {
         self.values.text(text);
         self
     }
@@ -86,10 +86,10 @@ impl Statement {
     }
 
     /// Appends ` AND column IN ($n, …)`.
-    pub(super) fn within<T: AsRef<str>>(mut self, column: &str, texts: impl IntoIterator<Item = T>) -> Self {
+    pub(super) fn within(mut self, column: &str, texts: &[&str]) -> Self {
         let first = self.values.0.len() + 1;
         for text in texts {
-            self.values.text(text);
+            self.values.text(*text);
         }
         let places: Vec<String> = (first..=self.values.0.len()).map(|place| format!("${place}")).collect();
         self.sql.to_mut().push_str(&format!(" AND {column} IN ({})", places.join(", ")));
@@ -97,7 +97,7 @@ impl Statement {
     }
 
     /// Appends ` AND condition $n`, `condition` being a column and an operator, for a text that is there.
-    pub(super) fn and_text(mut self, condition: &str, text: Option<impl AsRef<str>>) -> Self {
+    pub(super) fn and_text(mut self, condition: &str, text: Option<impl Into<String>>) -> Self {
         if let Some(text) = text {
             self.values.text(text);
             self.and_last(condition);
@@ -143,7 +143,9 @@ impl Statement {
 
     fn query(self) -> Query<'static, Any, AnyArguments> {
         self.values.0.into_iter().fold(sqlx::query(AssertSqlSafe(self.sql)), |query, value| match value {
-            Value::Text(text) => query.bind(text),
+            // Not the `Option` itself, for that is copied.
+            Value::Text(Some(text)) => query.bind(text),
+            Value::Text(None) => query.bind(None::<String>),
             Value::Number(number) => query.bind(number),
         })
     }
@@ -280,18 +282,15 @@ mod tests {
             .text("b")
             .and_number("c >=", Some(3))
             .and_text("d =", None::<&str>)
-            .within("e", ["x", "y"])
+            .within("e", &["x", "y"])
             .then(" ORDER BY a")
             .limit(5);
-        assert_eq!(
-            statement.sql,
-            "SELECT a FROM t WHERE b = $1 AND c >= $2 AND e IN ($3, $4) ORDER BY a LIMIT $5"
-        );
+        assert_eq!(statement.sql, "SELECT a FROM t WHERE b = $1 AND c >= $2 AND e IN ($3, $4) ORDER BY a LIMIT $5");
         assert_eq!(statement.values.0.len(), 5);
     }
 
     #[test]
     fn no_text_blocks_the_ledger() {
-        assert_eq!(storable("a\0b"), "a\u{fffd}b");
+        assert_eq!(storable("a\0b".into()), "a\u{fffd}b");
     }
 }

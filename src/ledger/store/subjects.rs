@@ -93,6 +93,7 @@ impl Store {
                 erased.events += cleaned;
             }
         }
+        self.deleted(erased.records + erased.events);
         transaction.commit().await?;
         Ok(erased)
     }
@@ -166,8 +167,8 @@ mod tests {
     fn a_body_keeps_what_tells_of_nobody() {
         for (body, expected) in [
             (
-                r#"{"event":"participant_left","participant":{"sid":"PA_1","identity":"ada","name":"Ada","metadata":"m","attributes":{"a":"b"}},"seq":3}"#,
-                r#"{"event":"participant_left","participant":{"identity":null,"sid":"PA_1"},"seq":3}"#,
+                r#"{"participant":{"sid":"PA_1","identity":"ada","name":"Ada","metadata":"m","attributes":{}},"seq":3}"#,
+                r#"{"participant":{"identity":null,"sid":"PA_1"},"seq":3}"#,
             ),
             (
                 r#"{"track":{"sid":"TR_1","participant":{"identity":"ada","sid":"PA_1"}}}"#,

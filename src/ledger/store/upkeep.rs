@@ -1,5 +1,10 @@
 //! Keeping the database small, clean and known to work.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::fault::{Outage, StoreError};
 use super::statement::{Dialect, Statement};
 use super::{Store, audit};
@@ -7,6 +12,12 @@ use crate::ledger::record::{Day, UnixMs};
 
 /// Rows deleted in one transaction: a fraction of a second, for checkpoints wait meanwhile.
 const ROWS_AT_ONCE: u64 = 5000;
+
+/// How large a ledger may be to be built anew in memory, in bytes. It takes as much for a moment, beside the calls.
+const REBUILT_IN_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How long building anew may take; some gigabytes. Checkpoints wait meanwhile.
+const SCRUB_LIMIT: Duration = Duration::from_secs(600);
 
 /// How often a write-ahead log that somebody reads is tried to be emptied; each try waits five seconds
 /// (`busy_timeout`).
@@ -40,7 +51,8 @@ pub struct Swept {
 }
 
 impl Store {
-    /// Removes what may be kept no longer. What fails is done by the next sweep.
+    /// Removes what may be kept no longer. What fails is done by the next sweep. Where something was removed, SQLite's
+    /// file is built anew, so hourly is often enough.
     pub async fn sweep(&self, retention: &Retention) -> Result<Swept, StoreError> {
         let swept = Swept {
             sessions: self
@@ -80,14 +92,11 @@ impl Store {
                 .await?,
             audit_entries: self.persistently(|| self.shorten_audit(retention.audit_before)).await?,
         };
-        if swept != Swept::default() {
-            match self.scrub().await {
-                // Somebody reads. The next sweep or erasure will find the log free.
-                Err(StoreError::Unavailable(Outage::Busy)) => {}
-                ended => ended?,
-            }
+        match self.scrub().await {
+            // Somebody reads. The next sweep or erasure will find the log free.
+            Err(StoreError::Unavailable(Outage::Busy)) => Ok(swept),
+            ended => ended.map(|()| swept),
         }
-        Ok(swept)
     }
 
     /// Runs a statement with a limit to its rows until it finds less; a transaction each time, so that others get
@@ -106,6 +115,7 @@ impl Store {
     async fn thin_out_once(&self, sql: &'static str, before: u64) -> Result<u64, StoreError> {
         let mut transaction = self.begin().await?;
         let gone = Statement::new(sql).number(before).number(ROWS_AT_ONCE).run(transaction.connection()).await?;
+        self.deleted(gone);
         transaction.commit().await?;
         Ok(gone)
     }
@@ -117,22 +127,46 @@ impl Store {
         Ok(gone)
     }
 
-    /// Sees to it that what was deleted is in no file any more. `secure_delete` has overwritten it in the pages; here
-    /// the write-ahead log, which holds their earlier states, is copied back and cut to nothing, and free pages are
-    /// given back. PostgreSQL does as its operator set it up.
+    /// Notes, before it is committed, that so many rows were deleted or lost their person.
+    pub(super) fn deleted(&self, rows: u64) {
+        if rows > 0 {
+            self.0.dirty.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Sees to it that what was deleted, before this was called, is in no file any more. PostgreSQL does as its
+    /// operator set it up.
+    ///
+    /// `secure_delete` overwrites rows where they are, but not where they have been: a page that was split keeps, in
+    /// its unused middle, what moved to another page. So the file is built anew; then the write-ahead log, which holds
+    /// earlier states of its pages, is copied back and cut to nothing.
     pub(super) async fn scrub(&self) -> Result<(), StoreError> {
         if self.0.dialect == Dialect::Postgres {
             return Ok(());
         }
-        self.limited(self.scrub_sqlite()).await
+        timeout(SCRUB_LIMIT, self.scrub_sqlite()).await.unwrap_or(Err(StoreError::Unavailable(Outage::TimedOut)))
     }
 
     async fn scrub_sqlite(&self) -> Result<(), StoreError> {
         let mut loan = self.0.writer.borrow().await?;
-        Statement::new("PRAGMA incremental_vacuum").run(&mut loan.connection).await?;
+        // Nothing was deleted since the last scrub, which served all who had been waiting for theirs.
+        if !self.0.dirty.load(Ordering::SeqCst) {
+            loan.give_back();
+            return Ok(());
+        }
+        let size = Statement::new("SELECT page_count * page_size AS n FROM pragma_page_count, pragma_page_size")
+            .row(&mut loan.connection)
+            .await?;
+        // What is built anew is built in memory, or, for a large ledger, in a file without a name.
+        if size.map(|row| row.number("n")).transpose()?.is_some_and(|bytes| bytes > REBUILT_IN_MEMORY_BYTES) {
+            Statement::new("PRAGMA temp_store = FILE").run(&mut loan.connection).await?;
+        }
+        Statement::new("VACUUM").run(&mut loan.connection).await?;
+        Statement::new("PRAGMA temp_store = MEMORY").run(&mut loan.connection).await?;
         for _ in 0..CHECKPOINT_ATTEMPTS {
             let answer = Statement::new("PRAGMA wal_checkpoint(TRUNCATE)").row(&mut loan.connection).await?;
             if answer.map(|row| row.number("busy")).transpose()? == Some(0) {
+                self.0.dirty.store(false, Ordering::SeqCst);
                 loan.give_back();
                 return Ok(());
             }

@@ -74,6 +74,19 @@ export class Server {
     return ended;
   }
 
+  /** SIGKILL, as if the machine had lost its power; resolves when it is gone. */
+  kill() {
+    const child = this.#process;
+    const ended = new Promise((done) => child.once('exit', done));
+    child.kill('SIGKILL');
+    return ended;
+  }
+
+  /** Where it runs, and where its ledger is. */
+  get directory() {
+    return this.#directory;
+  }
+
   get logPath() {
     return this.#log.path;
   }
