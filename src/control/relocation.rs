@@ -46,10 +46,10 @@ pub async fn relocate(
         let to = RoomName::from(to);
         let _held = app.room_changes.lock().await;
         let target = rooms::find(&app, &tenant, &to)?;
-        let target = bring_together(&app, &from, target).await?;
         let Some(session) = app.directory.session_of(from.room, &identity) else {
             return Err(Refusal::ParticipantNotFound.into());
         };
+        let target = bring_together(&app, &from, target).await?;
         let now = app.clock.moment();
         app.ledger
             .with(|accounts| accounts.may_move(session, target.room, now))
