@@ -110,6 +110,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (shards, notices) = Shards::start(&shards_config(&config.media, config.shard.count))?;
     let app = App::new(config, clock, shards, ledger, &edge::ROUTES);
     keeper::note(&app, AuditAction::Start).await?;
+    let has_webhooks = !app.config.webhook.is_empty();
     let (stop, stopped) = watch::channel(false);
     let (closing, closed) = watch::channel(false);
     let address = |listener: &TcpListener, configured| listener.local_addr().unwrap_or(configured);
@@ -121,7 +122,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let random = IdSource::from_seed(fresh_seed());
     let sender = Sender::new(endpoints, random, Arc::clone(&app.webhooks))?;
     let outbox = Arc::new(LedgerOutbox::new(Arc::clone(&app)));
-    let sending = sender.run(outbox, stopped.clone(), Arc::clone(&app.ledger.told));
+    let (stop_sending, told) = (stopped.clone(), Arc::clone(&app.ledger.told));
+    let sending = async move {
+        // Without a webhook there is nothing to ask the database for every second.
+        if has_webhooks {
+            sender.run(outbox, stop_sending, told).await;
+        }
+    };
     let tasks = Tasks {
         http: tokio::spawn(listener::serve(http, router(Arc::clone(&app)), stopped.clone())),
         admin: tokio::spawn(listener::serve(admin, admin::router(Arc::clone(&app)), stopped)),
