@@ -58,7 +58,7 @@ impl DistinctAddresses {
         seen.len() as u64
     }
 
-    /// Whether the tenant's count stands at [`ADDRESSES_MAX`] and means "at least as many".
+    /// Whether the tenant's count stands at its limit and means "at least as many".
     pub fn is_full(&self, tenant: &Tenant) -> bool {
         self.by_tenant.get(tenant).is_some_and(|seen| seen.len() >= ADDRESSES_MAX)
     }

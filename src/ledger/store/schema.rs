@@ -7,7 +7,7 @@ use super::fault::{Outage, StoreError};
 use super::statement::{Dialect, Statement};
 use super::{CONFLICT_ATTEMPTS, Store};
 
-/// The version this release writes. Each step of [`STEPS`] raises it by one.
+/// The version this release writes. Each step of the migration raises it by one.
 pub const SCHEMA_VERSION: u64 = STEPS.len() as u64;
 
 /// The statements that lead from each version to the next. A step that was released is never changed.
