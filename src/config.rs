@@ -267,6 +267,16 @@ impl Config {
         self.keys.iter().find(|(_, secret)| secret.is_dev()).map(|(key, _)| key.as_str())
     }
 
+    /// The API key of this name and its secret; without a name, the first.
+    pub fn key_or_first(&self, name: Option<&str>) -> Result<(&str, &Secret), ConfigError> {
+        let found = match name {
+            Some(name) => self.keys.get_key_value(name),
+            None => self.keys.first_key_value(),
+        };
+        let no_such_key = || wrong(format!("keys.{}", name.unwrap_or("*")), "no such key");
+        found.map(|(key, secret)| (key.as_str(), secret)).ok_or_else(no_such_key)
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         for (key, secret) in &self.keys {
             if key.is_empty() || key.contains(':') || key.chars().any(char::is_control) {

@@ -144,11 +144,7 @@ fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 #[expect(clippy::print_stdout, reason = "the answer to the command")]
 fn print_token(config: &Config, args: TokenArgs) -> anyhow::Result<()> {
-    let no_such_key = |key: &str| ConfigError::Key { key: format!("keys.{key}"), problem: "no such key".to_owned() };
-    let (key, secret) = match &args.key {
-        Some(key) => config.keys.get_key_value(key).ok_or_else(|| no_such_key(key))?,
-        None => config.keys.first_key_value().ok_or_else(|| no_such_key("*"))?,
-    };
+    let (key, secret) = config.key_or_first(args.key.as_deref())?;
     limits::room_name(&args.room).map_err(|problem| anyhow!("--room: {problem}"))?;
     limits::identity(&args.identity).map_err(|problem| anyhow!("--identity: {problem}"))?;
     limits::display_name(&args.name).map_err(|problem| anyhow!("--name: {problem}"))?;

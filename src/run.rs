@@ -2,7 +2,6 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,17 +19,17 @@ use crate::control::clock::Clock;
 use crate::control::outbox::LedgerOutbox;
 use crate::control::{admin, edge, keeper, listener, router};
 use crate::ids::{IdSource, Tenant};
-use crate::ledger::Ledger;
 use crate::ledger::accounts::{Accounts, Beginnings};
 use crate::ledger::address::{DayKeys, DistinctAddresses, KEY_BYTES, PresentAddresses};
 use crate::ledger::book::Book;
 use crate::ledger::quota::{self, Counters, Month, MonthToDate};
 use crate::ledger::store::{AuditAction, Store, StoreError};
+use crate::ledger::{Ledger, state_directory};
 use crate::shard::{ShardError, ShardIndex, Shards, ShardsConfig};
 use crate::webhook::{Endpoints, Sender, SenderError};
 
 /// How long all shards together may take to end their calls. With [`THREADS_GRACE`] and the listeners' second this
-/// keeps a stop below five seconds.
+/// keeps a stop below five seconds, unless a webhook or the database hangs as well: each may take two more.
 const CALLS_GRACE: Duration = Duration::from_secs(2);
 
 /// How long what the shards said last may take to be heard.
@@ -141,13 +140,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 
 /// Opens the store, closes what a crash left open, and begins the accounts.
 async fn open_ledger(config: &Config, endpoints: &Endpoints, clock: &Clock) -> Result<Ledger, StartError> {
-    let directory = std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from("."), PathBuf::from);
     let node = match config.ledger.node.as_str() {
         "" => nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default(),
         node => node.to_owned(),
     };
     let boot = u128::from_be_bytes(fresh_seed().first_chunk().copied().unwrap_or_default());
-    let store = Store::open(config.ledger.url.as_str(), &directory, &node, boot).await?;
+    let store = Store::open(config.ledger.url.as_str(), &state_directory(), &node, boot).await?;
     let now = clock.moment();
     let recovered = store.recover(now.wall).await?;
     if recovered.sessions > 0 {
@@ -196,7 +194,7 @@ impl Running {
         self.app.is_turning()
     }
 
-    /// Ends every call with `leave`, then stops. Takes less than five seconds, whatever hangs.
+    /// Ends every call with `leave`, then stops. Takes less than eight seconds, whatever hangs.
     pub async fn shutdown(self) {
         self.app.stop_admitting();
         let mut farewells = JoinSet::new();

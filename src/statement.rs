@@ -1,14 +1,13 @@
 //! `stube usage` and `stube audit verify`: the ledger read on the command line, beside a server or without one.
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
+use crate::control::usage::UsageView;
 use crate::ids::Tenant;
 use crate::ledger::record::{Day, UnixMs};
+use crate::ledger::state_directory;
 use crate::ledger::store::Store;
 
 /// Which sums, and how they are written.
@@ -44,22 +43,6 @@ enum Format {
     Jsonl,
 }
 
-/// One line of a statement.
-#[derive(Serialize)]
-struct Line {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    day: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    room: Option<String>,
-    participant_ms: u64,
-    rounded_up_minutes: u64,
-    peak_participants: u64,
-    calls: u64,
-    egress_bytes: u64,
-    ingress_bytes: u64,
-    distinct_addresses: Option<u64>,
-}
-
 const FIGURES: [&str; 7] = [
     "participant_ms",
     "rounded_up_minutes",
@@ -70,75 +53,44 @@ const FIGURES: [&str; 7] = [
     "distinct_addresses",
 ];
 
-impl Line {
-    fn label(&self) -> &str {
-        self.day.as_deref().or(self.room.as_deref()).unwrap_or_default()
-    }
+/// What a line is of.
+fn label(line: &UsageView) -> String {
+    let day = line.day.map(|day| day.to_string());
+    day.or_else(|| line.room.clone()).unwrap_or_default()
+}
 
-    fn figures(&self) -> [String; FIGURES.len()] {
-        [
-            self.participant_ms.to_string(),
-            self.rounded_up_minutes.to_string(),
-            self.peak_participants.to_string(),
-            self.calls.to_string(),
-            self.egress_bytes.to_string(),
-            self.ingress_bytes.to_string(),
-            self.distinct_addresses.map_or(String::new(), |count| count.to_string()),
-        ]
-    }
+fn figures(line: &UsageView) -> [String; FIGURES.len()] {
+    [
+        line.participant_ms.to_string(),
+        line.rounded_up_minutes.to_string(),
+        line.peak_participants.to_string(),
+        line.calls.to_string(),
+        line.egress_bytes.to_string(),
+        line.ingress_bytes.to_string(),
+        line.distinct_addresses.map_or(String::new(), |count| count.to_string()),
+    ]
 }
 
 /// The store of the configuration, opened for reading beside a server.
 async fn open(config: &Config) -> anyhow::Result<Store> {
-    let directory = std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from("."), PathBuf::from);
     // It writes nothing of its own, so it needs no name among the nodes.
-    Ok(Store::open(config.ledger.url.as_str(), &directory, "statement", 0).await?)
+    Ok(Store::open(config.ledger.url.as_str(), &state_directory(), "statement", 0).await?)
 }
 
 /// The usage of a tenant, as text.
 pub async fn usage(config: &Config, options: &Options) -> anyhow::Result<String> {
-    let no_such_key = |key: &str| ConfigError::Key { key: format!("keys.{key}"), problem: "no such key".to_owned() };
-    let key = match &options.key {
-        Some(key) => config.keys.get_key_value(key).ok_or_else(|| no_such_key(key))?.0,
-        None => config.keys.first_key_value().ok_or_else(|| no_such_key("*"))?.0,
-    };
-    let tenant = Tenant::from(key.as_str());
+    let (key, _) = config.key_or_first(options.key.as_deref())?;
+    let tenant = Tenant::from(key);
     let (from, to) = (day("--from", options.from.as_deref())?, day("--to", options.to.as_deref())?);
     let store = open(config).await?;
-    let lines: Vec<Line> = match options.group_by {
+    let lines: Vec<UsageView> = match options.group_by {
         By::Day => {
             let last = to.map(|to| Day(to.0.saturating_sub(1)));
-            let days = store.usage_by_day(&tenant, from, last).await?;
-            days.into_iter()
-                .map(|usage| Line {
-                    day: Some(usage.day.to_string()),
-                    room: None,
-                    participant_ms: usage.participant_ms,
-                    rounded_up_minutes: usage.rounded_up_minutes,
-                    peak_participants: usage.peak_participants,
-                    calls: usage.calls,
-                    egress_bytes: usage.egress_bytes,
-                    ingress_bytes: usage.ingress_bytes,
-                    distinct_addresses: Some(usage.distinct_addresses),
-                })
-                .collect()
+            store.usage_by_day(&tenant, from, last).await?.into_iter().map(UsageView::of_day).collect()
         }
         By::Room => {
             let rooms = store.usage_by_room(&tenant, from.map(Day::start), to.map(Day::start)).await?;
-            rooms
-                .into_iter()
-                .map(|usage| Line {
-                    day: None,
-                    room: Some(usage.room_name.as_str().to_owned()),
-                    participant_ms: usage.participant_ms,
-                    rounded_up_minutes: usage.rounded_up_minutes,
-                    peak_participants: usage.peak_participants,
-                    calls: usage.calls,
-                    egress_bytes: usage.egress_bytes,
-                    ingress_bytes: usage.ingress_bytes,
-                    distinct_addresses: None,
-                })
-                .collect()
+            rooms.into_iter().map(UsageView::of_room).collect()
         }
     };
     store.close().await;
@@ -151,10 +103,10 @@ fn day(argument: &str, text: Option<&str>) -> anyhow::Result<Option<Day>> {
     Ok(Some(day.with_context(|| format!("{argument}: expected a day, such as 2026-11-22"))?))
 }
 
-fn write(lines: &[Line], by: By, format: Format) -> anyhow::Result<String> {
-    let label = if by == By::Day { "day" } else { "room" };
-    let head = [label].into_iter().chain(FIGURES).map(str::to_owned);
-    let rows = lines.iter().map(|line| [line.label().to_owned()].into_iter().chain(line.figures()).collect());
+fn write(lines: &[UsageView], by: By, format: Format) -> anyhow::Result<String> {
+    let first = if by == By::Day { "day" } else { "room" };
+    let head = [first].into_iter().chain(FIGURES).map(str::to_owned);
+    let rows = lines.iter().map(|line| [label(line)].into_iter().chain(figures(line)).collect());
     let rows: Vec<Vec<String>> = [head.collect()].into_iter().chain(rows).collect();
     Ok(match format {
         Format::Csv => {
@@ -213,8 +165,8 @@ pub async fn verify_audit(config: &Config) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
-    fn line(room: &str) -> Line {
-        Line {
+    fn line(room: &str) -> UsageView {
+        UsageView {
             day: None,
             room: Some(room.to_owned()),
             participant_ms: 61_000,

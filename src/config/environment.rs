@@ -15,10 +15,10 @@ pub(super) fn override_key(
     let unknown = || wrong(variable, "no such key");
     let (section, key) = variable.strip_prefix(PREFIX).and_then(|rest| rest.split_once("__")).ok_or_else(unknown)?;
     let section = section.to_lowercase();
-    // API keys are the tenants' own words and keep their case.
     if section == "quota" {
         return override_limit(table, schema, variable, (key, value));
     }
+    // API keys are the tenants' own words and keep their case.
     let key = if section == "keys" { key.to_owned() } else { key.to_lowercase() };
     let value = match schema.get(&section).and_then(toml::Value::as_table) {
         Some(_) if section == "keys" && !key.is_empty() => toml::Value::String(value.to_owned()),

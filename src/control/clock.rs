@@ -4,16 +4,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
-
 use crate::ledger::book::Moment;
 use crate::ledger::record::UnixMs;
-
-/// RFC 3339, UTC, milliseconds.
-const FORMAT: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// Monotonic and wall time.
 #[derive(Debug, Clone, Copy)]
@@ -70,12 +62,12 @@ impl Clock {
 
 /// Seconds since 1970 as RFC 3339 in UTC with milliseconds.
 pub fn format_unix(seconds: u64) -> String {
-    format_wall(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    UnixMs(seconds.saturating_mul(1000)).to_string()
 }
 
 fn format_wall(at: SystemTime) -> String {
-    // Years beyond 9999 cannot be formatted; no clock or lifetime here comes near.
-    OffsetDateTime::from(at).format(FORMAT).unwrap_or_default()
+    let since_1970 = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMs(since_1970.as_millis() as u64).to_string()
 }
 
 #[cfg(test)]

@@ -34,7 +34,6 @@ pub async fn keep(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     checkpoints.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweeps = interval(SWEEP_INTERVAL);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut healthy_since_failure = true;
     loop {
         tokio::select! {
             () = stopped(&mut stop) => break,
@@ -45,14 +44,7 @@ pub async fn keep(app: Arc<App>, mut stop: watch::Receiver<bool>) {
                 continue;
             }
         }
-        let written = app.write_ledger().await;
-        match (&written, healthy_since_failure) {
-            (Err(error), true) => tracing::error!(%error, "the ledger cannot be written; records wait in memory"),
-            (Ok(()), false) => tracing::info!("the ledger is written again"),
-            _ => {}
-        }
-        healthy_since_failure = written.is_ok();
-        if written.is_err() {
+        if app.write_ledger().await.is_err() {
             pause(&mut stop).await;
         }
     }

@@ -18,7 +18,7 @@ mod participants;
 mod relocation;
 mod quality;
 mod sessions;
-mod usage;
+pub mod usage;
 mod subjects;
 pub mod events;
 mod demo;

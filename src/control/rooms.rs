@@ -179,12 +179,13 @@ async fn create(app: &App, tenant: &Tenant, name: &RoomName, settings: RoomSetti
     let room = app.id();
     let created_at = app.clock.now();
     let now = app.clock.moment_of(created_at);
-    app.ledger.with(|accounts| accounts.may_open_room(tenant, now)).map_err(|exceeded| app.over_quota(exceeded))?;
-    app::done(app.tell(shard, Command::OpenRoom { room, settings: settings.clone() }).await?)?;
-    // `room_changes` is held: nobody has taken the last one meanwhile.
-    app.ledger
-        .with(|accounts| accounts.open_room(tenant, room, name, now))
-        .map_err(|exceeded| app.over_quota(exceeded))?;
+    app.ledger.with(|accounts| accounts.take_room(tenant, room, now)).map_err(|exceeded| app.over_quota(exceeded))?;
+    let command = Command::OpenRoom { room, settings: settings.clone() };
+    if let Err(refusal) = app.tell(shard, command).await.and_then(app::done) {
+        app.ledger.with(|accounts| accounts.give_back_room(room));
+        return Err(refusal.into());
+    }
+    app.ledger.with(|accounts| accounts.open_room(tenant, room, name, now));
     let entry = RoomEntry { room, name: name.clone(), shard, settings, created_at };
     app.directory.insert_room(tenant, entry.clone());
     Ok(entry)

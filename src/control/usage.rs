@@ -193,23 +193,24 @@ pub async fn records(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) 
 
 /// Sums of a day, of a room, or of all that was asked for.
 #[derive(Default, Serialize)]
-struct UsageView {
+pub struct UsageView {
     #[serde(skip_serializing_if = "Option::is_none")]
-    day: Option<Day>,
+    pub day: Option<Day>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    room: Option<String>,
-    participant_ms: u64,
-    rounded_up_minutes: u64,
-    peak_participants: u64,
-    calls: u64,
-    egress_bytes: u64,
-    ingress_bytes: u64,
+    pub room: Option<String>,
+    pub participant_ms: u64,
+    pub rounded_up_minutes: u64,
+    pub peak_participants: u64,
+    pub calls: u64,
+    pub egress_bytes: u64,
+    pub ingress_bytes: u64,
     /// Known by day alone.
-    distinct_addresses: Option<u64>,
+    pub distinct_addresses: Option<u64>,
 }
 
 impl UsageView {
-    fn of_day(usage: DayUsage) -> Self {
+    /// A day's sums.
+    pub fn of_day(usage: DayUsage) -> Self {
         Self {
             day: Some(usage.day),
             room: None,
@@ -223,7 +224,8 @@ impl UsageView {
         }
     }
 
-    fn of_room(usage: RoomUsage) -> Self {
+    /// The sums of a room's records and calls.
+    pub fn of_room(usage: RoomUsage) -> Self {
         Self {
             day: None,
             room: Some(usage.room_name.as_str().to_owned()),

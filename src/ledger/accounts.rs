@@ -78,21 +78,18 @@ impl Accounts {
         }
     }
 
-    /// Takes a room of a tenant's quota and opens its account; [`Notice::RoomFinished`] gives it back.
-    pub fn open_room(&mut self, tenant: &Tenant, room: RoomId, name: &RoomName, now: Moment) -> Result<(), Exceeded> {
+    /// Takes a room of a tenant's quota; [`Self::give_back_room`] or [`Notice::RoomFinished`] gives it back.
+    pub fn take_room(&mut self, tenant: &Tenant, room: RoomId, now: Moment) -> Result<(), Exceeded> {
         let taken = self.quotas.take_room(tenant, self.quota_moment(now));
         self.tell_crossings(now);
         taken?;
         self.rooms.insert(room, tenant.clone());
-        self.book.enter(Entry::RoomOpened { room, tenant: tenant.clone(), name: name.clone(), now });
         Ok(())
     }
 
-    /// Whether a room could be taken of a tenant's quota now; if not, that counts as a refusal.
-    pub fn may_open_room(&mut self, tenant: &Tenant, now: Moment) -> Result<(), Exceeded> {
-        let taken = self.quotas.take_room(tenant, self.quota_moment(now));
-        self.tell_crossings(now);
-        taken.map(|()| self.quotas.release_room(tenant))
+    /// The shard has opened a room that was taken.
+    pub fn open_room(&mut self, tenant: &Tenant, room: RoomId, name: &RoomName, now: Moment) {
+        self.book.enter(Entry::RoomOpened { room, tenant: tenant.clone(), name: name.clone(), now });
     }
 
     /// Gives a room back to its tenant's quota, once.

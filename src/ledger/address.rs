@@ -70,7 +70,8 @@ impl fmt::Debug for ClientAddress {
     }
 }
 
-fn embedded_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+/// The IPv4 address that an IPv6 one stands for: mapped (RFC 4291 §2.5.5.2), NAT64 (RFC 6052 §2.1) and 6to4 (RFC 3056 §2).
+pub fn embedded_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let bits = address.to_bits();
     if matches!(bits >> 32, MAPPED | NAT64) {
         return Some(Ipv4Addr::from_bits(bits as u32));

@@ -12,6 +12,7 @@ pub mod quota;
 pub mod store;
 pub mod accounts;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +22,11 @@ use self::accounts::Accounts;
 use self::record::UnixMs;
 use self::store::{Erased, Store, StoreError};
 use crate::ids::{Identity, Tenant};
+
+/// Where a relative SQLite file lies: what systemd names, else the working directory.
+pub fn state_directory() -> PathBuf {
+    std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from("."), PathBuf::from)
+}
 
 /// The accounts and where they are kept.
 pub struct Ledger {
@@ -79,7 +85,9 @@ impl Ledger {
             let batch = self.accounts().batch();
             let Some(batch) = batch else { break };
             if let Err(error) = self.store.write(&batch).await {
-                self.failing.store(true, Ordering::Relaxed);
+                if !self.failing.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, "the ledger cannot be written; records wait in memory");
+                }
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 return Err(error);
             }
@@ -88,7 +96,9 @@ impl Ledger {
                 self.told.notify_one();
             }
         }
-        self.failing.store(false, Ordering::Relaxed);
+        if self.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!("the ledger is written again");
+        }
         self.written_at_ms.store(now.0, Ordering::Relaxed);
         Ok(())
     }

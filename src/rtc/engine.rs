@@ -168,29 +168,23 @@ impl Engine {
         let filled = self.with_peer(key, |peer, shared| {
             let segment = peer.fill(&mut contents, shared, now);
             let hop = if segment > 0 { peer.hop(now) } else { None };
+            if hop.is_some() {
+                peer.presence.tx_bytes += contents.len() as u64;
+            }
             (segment, hop)
         });
         match filled {
-            Some((segment, Some(hop))) => {
-                self.count_sent(key, contents.len());
-                Some(Transmit {
-                    transport: hop.transport,
-                    source: hop.local,
-                    destination: hop.remote,
-                    contents,
-                    segment,
-                })
-            }
+            Some((segment, Some(hop))) => Some(Transmit {
+                transport: hop.transport,
+                source: hop.local,
+                destination: hop.remote,
+                contents,
+                segment,
+            }),
             _ => {
                 self.recycle(contents);
                 None
             }
-        }
-    }
-
-    fn count_sent(&mut self, key: PeerKey, bytes: usize) {
-        if let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::as_mut) {
-            peer.presence.tx_bytes += bytes as u64;
         }
     }
 
@@ -309,7 +303,6 @@ impl Engine {
                     if let Some(request) = answered.filter(|_| demux::is_binding_success(&transmit.contents)) {
                         self.bind(key, request, now);
                     }
-                    self.count_sent(key, transmit.contents.len());
                     self.outputs.push_back(Output::Transmit(transmit));
                 }
                 PeerOutput::Ended(reason) => self.end(key, reason, now),

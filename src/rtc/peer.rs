@@ -396,6 +396,7 @@ impl Peer {
         // The answer to a check goes where the check came from.
         let hop = if demux::is_stun(&contents) { nominated } else { self.path.current(now).unwrap_or(nominated) };
         self.sends_to = Some((hop.transport, hop.remote.ip()));
+        self.presence.tx_bytes += contents.len() as u64;
         Some(PeerOutput::Transmit(Transmit {
             transport: hop.transport,
             source: hop.local,

@@ -62,6 +62,7 @@ impl Engine {
 
     /// Takes a participant out of the room and the session out of reach. False if that has happened before.
     fn depart(&mut self, key: PeerKey, reason: EndReason, phase: Phase, now: Instant) -> bool {
+        let usage = self.usage(key, now);
         let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::as_mut) else { return false };
         if peer.is_leaving() {
             return false;
@@ -70,8 +71,6 @@ impl Engine {
         peer.ingress.forget_tracks(&mut self.shared.store);
         peer.egress.silence(&mut self.shared.stats);
         let (index, seat, session) = (peer.room, peer.seat, peer.session);
-        let usage = self.usage(key, now);
-        let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::as_mut) else { return false };
         for ufrag in &peer.ufrags {
             self.demux.remove_ufrag(ufrag);
         }

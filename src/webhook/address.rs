@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::ledger::address::embedded_ipv4;
+
 /// Where an address leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -24,7 +26,7 @@ impl Scope {
     pub fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(address) => Self::of_v4(address),
-            IpAddr::V6(address) => match (address.to_ipv4_mapped(), translated(address)) {
+            IpAddr::V6(address) => match (address.to_ipv4_mapped(), embedded_ipv4(address)) {
                 (Some(mapped), _) => Self::of_v4(mapped),
                 // A translator's own loopback is not this machine.
                 (None, Some(target)) if target.is_loopback() => Self::Special,
@@ -61,16 +63,6 @@ impl Scope {
             [0x2000..=0x3fff, ..] => Self::Global,
             _ => Self::Special,
         }
-    }
-}
-
-/// The IPv4 address that a translator makes of an IPv6 one: NAT64 (RFC 6052 §2.1) and 6to4 (RFC 3056 §2).
-fn translated(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    match address.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
-            Some(Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(low)))
-        }
-        _ => None,
     }
 }
 
