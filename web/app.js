@@ -42,6 +42,9 @@ async function startCall(room, name, { microphone, camera, problems }) {
   });
   call.on('state', onState);
   call.on('error', ({ message }) => notify(message));
+  call.on('message', ({ from, topic, data }) => {
+    if (from === null && topic === 'stube.room_ending') notify(`This call ends in ${data.ends_in_s} seconds.`);
+  });
   for (const type of ['welcome', 'moved', 'participant', 'track']) call.on(type, drawCall);
   // The first welcome came before anyone listened; later ones mean a new connection with new slots.
   call.on('welcome', playSound);

@@ -20,6 +20,7 @@ mod allocator;
 mod audio;
 mod budget;
 pub mod clock;
+pub mod duration;
 mod economy;
 mod fill;
 mod forwarder;

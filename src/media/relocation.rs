@@ -95,6 +95,7 @@ impl Room {
         }
         if had_channel {
             self.greet(seat, true);
+            self.warn_newcomer(seat, now);
         }
         self.settle(now);
         Settled { seat, tracks: renamed }
@@ -142,7 +143,7 @@ impl Room {
         let is_active = self.participants().any(|(_, other)| other.state == ParticipantState::Active);
         if let Some((call, started_at)) = self.call.filter(|_| !is_active) {
             self.call = None;
-            self.timers.stop(Timer::MaxDuration);
+            self.limit_duration();
             self.notice(Notice::CallEnded { room: self.id, call, started_at, reason: self.closing, at: now });
         }
     }

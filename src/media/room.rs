@@ -168,7 +168,10 @@ impl Room {
             Input::Packets { track, encoding, packets } => return self.packets(track, encoding, packets, now),
             Input::Join(join) => self.join(*join, now),
             Input::Connected { seat, took, transport } => self.connected(seat, Some(took), transport, now),
-            Input::ChannelOpen(seat) => self.greet(seat, false),
+            Input::ChannelOpen(seat) => {
+                self.greet(seat, false);
+                self.warn_newcomer(seat, now);
+            }
             Input::Leave { seat, reason, usage } => self.leave(seat, reason, usage, now),
             Input::Publish { seat, track } => self.publish(seat, track, now),
             Input::Unpublish { seat, track } => self.unpublish(seat, track, now),
@@ -182,7 +185,13 @@ impl Room {
             Input::Change { seat, change } => self.change(seat, change, now),
             Input::Mute { seat, track, muted } => self.mute_by_control(seat, track, muted, now),
             Input::Message { topic, data, to } => self.message(None, topic, data, &to),
-            Input::Settings(settings) => self.settings = settings,
+            Input::Settings(settings) => {
+                let same = self.settings.max_duration == settings.max_duration;
+                self.settings = settings;
+                if !same {
+                    self.limit_duration();
+                }
+            }
             Input::Close(reason) => self.close(reason),
         }
         self.settle(now);
@@ -192,6 +201,9 @@ impl Room {
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.timers.take_expired(Timer::Empty, now) && self.num_participants() == 0 {
             self.close(EndReason::RoomEmpty);
+        }
+        if self.timers.take_expired(Timer::Warning, now) {
+            self.warn_of_end(now);
         }
         if self.timers.take_expired(Timer::MaxDuration, now) {
             self.close(EndReason::RoomDurationExceeded);
@@ -244,9 +256,7 @@ impl Room {
         if self.call.is_none() {
             self.call = Some((call, now));
             self.notice(Notice::CallStarted { room: self.id, call, at: now });
-            if let Some(max) = self.settings.max_duration {
-                self.timers.set(Timer::MaxDuration, now + max);
-            }
+            self.limit_duration();
         }
         let room = self.id;
         self.notice(Notice::ParticipantJoined { room, participant: sid, session, at: now, took, transport });

@@ -10,6 +10,8 @@ pub enum Timer {
     Empty,
     /// The call has lasted as long as the room allows.
     MaxDuration,
+    /// People are told that it soon will have.
+    Warning,
     /// A keyframe request may be sent (again).
     Keyframe,
     /// Speakers are judged.
@@ -21,7 +23,8 @@ pub enum Timer {
 }
 
 impl Timer {
-    const ALL: [Self; 6] = [Self::Empty, Self::MaxDuration, Self::Keyframe, Self::Speakers, Self::Tracks, Self::Budget];
+    const ALL: [Self; 7] =
+        [Self::Empty, Self::MaxDuration, Self::Warning, Self::Keyframe, Self::Speakers, Self::Tracks, Self::Budget];
 }
 
 /// The pending deadlines, one of each kind at most.
@@ -43,6 +46,11 @@ impl TimerTable {
     /// Cancels a deadline.
     pub fn stop(&mut self, timer: Timer) {
         self.0[timer as usize] = None;
+    }
+
+    /// Whether a deadline is pending.
+    pub fn is_set(&self, timer: Timer) -> bool {
+        self.0[timer as usize].is_some()
     }
 
     /// Takes a deadline that has passed.

@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 use stube::command::{EndReason, Grants, MediaKind, Profile, Purpose, RoomSettings, SessionUsage, Transport};
 use stube::ids::{IdSource, Identity, RoomId, Text, TrackId};
 use stube::media::meter::DropReason;
-use stube::media::signal::{Request, SlotState, WantedAudio, WantedVideo};
+use stube::media::signal::{Request, Signal, SlotState, WantedAudio, WantedVideo};
 use stube::media::{
     Codec, EncodingIndex, Frame, Input, Join, NewSlot, NewTrack, Output, Packet, PeerKey, Room, Seat, SlotIndex,
     TrackKey,
 };
+
+mod duration;
+mod storm;
 
 const SEEDS: u64 = 64;
 const STEPS: u32 = 3_000;
@@ -341,27 +344,36 @@ fn random_rooms_keep_their_laws() {
     }
 }
 
+/// A room with `count` people in it, who are connected and listen.
+fn room_of(world: &mut World, count: u32) {
+    for who in 0..count {
+        come_in(world, who);
+    }
+}
+
+fn come_in(world: &mut World, who: u32) {
+    let seat = world.room.next_seat();
+    let profile = Profile {
+        identity: Identity::from(who.to_string()),
+        name: Text::default(),
+        metadata: Text::default(),
+        attributes: BTreeMap::new(),
+        grants: Grants::default(),
+    };
+    let (participant, session, call) = (world.ids.id(), world.ids.id(), world.ids.id());
+    let join = Join { peer: PeerKey(who), participant, session, profile, purpose: Purpose::Call, call };
+    world.room.handle(Input::Join(Box::new(join)), world.now);
+    world.room.handle(Input::Connected { seat, took: Duration::ZERO, transport: Transport::Udp }, world.now);
+    world.room.handle(Input::ChannelOpen(seat), world.now);
+}
+
 #[test]
 fn a_slot_shows_who_is_muted_as_paused() {
     let mut world = World::new(1);
     // Drawn from a seed, so that what follows has a subscriber with a video slot and a channel.
     let now = world.now;
     let mut states = Vec::new();
-    for who in 0..2u32 {
-        let seat = world.room.next_seat();
-        let profile = Profile {
-            identity: Identity::from(who.to_string()),
-            name: Text::default(),
-            metadata: Text::default(),
-            attributes: BTreeMap::new(),
-            grants: Grants::default(),
-        };
-        let (participant, session, call) = (world.ids.id(), world.ids.id(), world.ids.id());
-        let join = Join { peer: PeerKey(who), participant, session, profile, purpose: Purpose::Call, call };
-        world.room.handle(Input::Join(Box::new(join)), now);
-        world.room.handle(Input::Connected { seat, took: Duration::ZERO, transport: Transport::Udp }, now);
-        world.room.handle(Input::ChannelOpen(seat), now);
-    }
+    room_of(&mut world, 2);
     let slot =
         NewSlot { mid: "1".into(), kind: MediaKind::Video, codecs: [Codec::Vp8].into_iter().collect(), first_seq: 1 };
     world.room.handle(Input::Slots { seat: Seat(1), slots: vec![slot] }, now);
@@ -373,7 +385,7 @@ fn a_slot_shows_who_is_muted_as_paused() {
     }
     while let Some(output) = world.room.poll_output() {
         if let Output::Tell { peer: PeerKey(1), signal } = output
-            && let stube::media::signal::Signal::Slots { slots } = &*signal
+            && let Signal::Slots { slots } = &*signal
         {
             states.extend(slots.iter().map(|slot| slot.state));
         }
