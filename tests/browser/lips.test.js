@@ -8,11 +8,14 @@
 // whom the slot showed before, when the slot changes.
 //
 // The publisher's page also sends the same to itself, without a server. What is found there is the browser's own error:
-// on a machine kept busy by others, a fake microphone has been seen to date its sound by seconds too early.
+// on a machine kept busy by others, a fake microphone has been seen to date its sound by seconds too early, and the page
+// that plays it by tenths. So CI leaves this out; that the server's reports date every packet by its publisher's clock is
+// held to the millisecond in tests/sim/dating.rs.
 
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 import { pause } from './harness/eventually.js';
+import { NEEDS_QUIET } from './harness/left-out.js';
 import { Peer } from './harness/peer.js';
 import { useWorld } from './harness/world.js';
 
@@ -22,7 +25,7 @@ const APART_MAX_MS = 40;
 const SETTLE_MS = 4_000;
 const SAMPLES = { count: 40, withinMs: 45_000 };
 
-describe('lip sync', () => {
+describe('lip sync', NEEDS_QUIET, () => {
   const world = useWorld('lips');
   const publishers = {};
   let viewer;

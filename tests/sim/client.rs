@@ -439,7 +439,10 @@ impl Client {
             MediaKind::Video => Stamp::parse_vp8(&packet.payload),
         };
         match stamp {
-            Ok(stamp) => slot.receive(*packet.seq_no, stamp, now),
+            Ok(stamp) => {
+                slot.dating.note(packet, &stamp, slot.kind, now);
+                slot.receive(*packet.seq_no, stamp, now);
+            }
             Err(what) => faults.add(format!("slot {}: {what}", slot.mid)),
         }
     }

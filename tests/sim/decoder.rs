@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use str0m::media::{MediaKind, Mid};
 
+use crate::dating::Dating;
 use crate::stamp::{Stamp, TrackKey};
 use crate::viewer::Viewer;
 
@@ -26,6 +27,8 @@ pub struct Slot {
     pub decoded: u64,
     /// Stands for the log and the decoder where quality is measured.
     pub viewer: Option<Viewer>,
+    /// When what came was captured.
+    pub dating: Dating,
     /// What the packets of the highest sequence numbers belong to.
     source: Option<(TrackKey, usize)>,
     newest: u64,
@@ -60,6 +63,7 @@ impl Slot {
             last_good: BTreeMap::new(),
             decoded: 0,
             viewer: None,
+            dating: Dating::default(),
             source: None,
             newest: 0,
             next_frame: None,

@@ -7,6 +7,7 @@ mod channel;
 mod check;
 mod client;
 mod continuity;
+mod dating;
 mod decoder;
 mod descriptor;
 mod encoding;

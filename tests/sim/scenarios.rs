@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use str0m::media::MediaKind;
 use stube::command::EndReason;
 use stube::media::meter::DropReason;
 
 use crate::client::Outgoing;
+use crate::dating::check_dating;
 use crate::forwarding::{check_accounts, check_forwarding};
 use crate::liveness::check_liveness;
 use crate::member::Joiner;
@@ -26,6 +28,7 @@ fn scenario(seed: u64, play: impl FnOnce(&mut World) + Send + 'static) {
         world.run_for(DEPARTURE_TIMEOUT + Duration::from_secs(3));
         check_accounts(&mut world);
         check_forwarding(&mut world);
+        check_dating(&mut world);
         world.check_empty();
         assert!(world.faults.is_empty(), "seed {seed}:{}", world.faults.report());
     });
@@ -232,5 +235,25 @@ fn joining_again_replaces_the_older_session() {
         world.run_for(Duration::from_secs(5));
         let ended = world.members[3].ended.map(|(_, reason)| reason);
         assert_eq!(ended, Some(EndReason::DuplicateIdentity));
+    });
+}
+
+#[test]
+fn sound_and_picture_are_dated_by_the_publisher_s_clock() {
+    let far = Conditions { delay: Duration::from_millis(80), jitter: Duration::from_millis(10), ..Conditions::CLEAN };
+    scenario(9, move |world| {
+        world.join(&Joiner::default(), far, far);
+        // The picture takes a quarter of a second until it leaves; by its arrival it would be as much younger.
+        for publication in &mut world.members[0].client.publications {
+            if publication.kind == MediaKind::Video {
+                publication.late = Duration::from_millis(250);
+            }
+        }
+        join_all(world, &Joiner::default(), 2, Conditions::CLEAN);
+        // One slot for each kind, which shows now this one, now that one.
+        let narrow = Joiner { microphone: false, camera: false, audio_slots: 1, video_slots: 1, ..Joiner::default() };
+        world.join(&narrow, far, far);
+        world.run_until(Duration::from_secs(20));
+        assert!(check_dating(world) >= 3 * 2, "everyone with slots enough sees and hears the two others");
     });
 }

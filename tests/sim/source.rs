@@ -12,8 +12,9 @@ use crate::red;
 use crate::rng::Rng;
 use crate::stamp::{Place, Stamp, TrackKey};
 
-const AUDIO_FRAME: Duration = Duration::from_millis(20);
-const VIDEO_FRAME: Duration = Duration::from_millis(40);
+/// From the capture of a frame to that of the next.
+pub const AUDIO_FRAME: Duration = Duration::from_millis(20);
+pub const VIDEO_FRAME: Duration = Duration::from_millis(40);
 /// Without a request, a key frame comes this often.
 const KEYFRAME_EVERY: u32 = 250;
 
@@ -33,6 +34,8 @@ pub struct Publication {
     /// When it was offered again after it had been taken back: a new publication to the server.
     pub republished: Vec<Instant>,
     ladder: Option<Ladder>,
+    /// How long after its capture a frame is sent.
+    pub late: Duration,
     next_frame: u32,
     first_timestamp: u32,
     started: Option<Instant>,
@@ -88,6 +91,7 @@ impl Publication {
             sends_while_muted: rng.percent(50),
             republished: Vec::new(),
             ladder: None,
+            late: Duration::ZERO,
             next_frame: 0,
             first_timestamp: rng.next_u64() as u32,
             started: None,
@@ -148,7 +152,7 @@ impl Publication {
 
     /// When the next frame is made, once [started](Self::start).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.started.map(|started| started + self.frame_time() * self.next_frame)
+        self.started.map(|started| started + self.frame_time() * self.next_frame + self.late)
     }
 
     /// The connection is up: frames are made from `now` on.
@@ -169,12 +173,12 @@ impl Publication {
             let frame = self.next_frame;
             self.next_frame += 1;
             if self.active && (!self.muted || self.sends_while_muted) {
-                self.produce_frame(rtc, frame, now);
+                self.produce_frame(rtc, frame, now - self.late);
             }
         }
     }
 
-    fn produce_frame(&mut self, rtc: &mut Rtc, frame: u32, now: Instant) {
+    fn produce_frame(&mut self, rtc: &mut Rtc, frame: u32, captured: Instant) {
         let codec = self.codec();
         let Some(params) = rtc.codec_config().find(|params| params.spec().codec == codec).copied() else { return };
         let red = params.red().filter(|_| self.kind == MediaKind::Audio && red::is_sent(frame));
@@ -192,7 +196,7 @@ impl Publication {
                 let sequence = layer.first_sequence + u64::from(layer.serial);
                 layer.serial += 1;
                 let payload = if red.is_some() { red::wrap(&payload, *params.pt()) } else { payload };
-                let packet = RtpWrite::new(pt, sequence.into(), timestamp, now, payload)
+                let packet = RtpWrite::new(pt, sequence.into(), timestamp, captured, payload)
                     .marker(self.kind == MediaKind::Video && place == last)
                     .nackable(self.kind == MediaKind::Video)
                     .ext_vals(extensions.clone());
