@@ -28,6 +28,8 @@ pub struct SessionEntry {
     pub tenant: Tenant,
     pub room: RoomId,
     pub room_name: RoomName,
+    /// The room it was opened in: the one that its participant's token names, wherever they were moved since.
+    pub joined_room: RoomName,
     pub identity: Identity,
     pub shard: ShardIndex,
 }
@@ -240,6 +242,7 @@ mod tests {
             tenant: "a".into(),
             room: RoomId::from_bits(room),
             room_name: "x".into(),
+            joined_room: "x".into(),
             identity: "ada".into(),
             shard: ShardIndex(shard),
         }

@@ -22,8 +22,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How often what is too old is deleted. Retention counts in days.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// How long the last write of a server that stops may take.
+/// How long the last write of a server that stops may take, and how long it waits between two attempts.
 const LAST_WRITE: Duration = Duration::from_secs(2);
+const LAST_RETRY: Duration = Duration::from_millis(200);
 
 /// How long audit entries are kept: twelve months.
 const AUDIT_RETENTION_D: u64 = 365;
@@ -48,8 +49,16 @@ pub async fn keep(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             pause(&mut stop).await;
         }
     }
-    if !matches!(timeout(LAST_WRITE, app.write_ledger()).await, Ok(Ok(()))) {
+    if timeout(LAST_WRITE, persist(&app)).await.is_err() {
         tracing::error!("the ledger could not be written at the end; open records end at their last checkpoint");
+    }
+}
+
+/// Writes until it has succeeded.
+#[expect(clippy::disallowed_methods, reason = "a store that fails is left alone for a moment")]
+async fn persist(app: &App) {
+    while app.write_ledger().await.is_err() {
+        sleep(LAST_RETRY).await;
     }
 }
 

@@ -1,7 +1,8 @@
 //! The ledger's events on their way to the webhooks.
 //!
 //! The store lends an event out and has it back when it is settled. What is lent is kept here and offered until then, so
-//! that the sender may take its time with the rooms of a slow receiver.
+//! that the sender may take its time with the rooms of a slow receiver. After an erasure it is read again: an event that
+//! waits for an hour must not name who was erased meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +31,8 @@ pub struct LedgerOutbox {
 struct Lent {
     next: u64,
     deliveries: BTreeMap<u64, (DeliveryId, Delivery)>,
+    /// How many erasures there had been when it was last read.
+    erasures: u64,
 }
 
 impl LedgerOutbox {
@@ -40,6 +43,29 @@ impl LedgerOutbox {
 
     fn lent(&self) -> MutexGuard<'_, Lent> {
         self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads again what is lent, if somebody was erased since.
+    async fn forget_erased(&self) -> Result<(), OutboxError> {
+        let erasures = self.app.ledger.erasures();
+        let lent: Vec<(u64, DeliveryId)> = {
+            let lent = self.lent();
+            if lent.erasures == erasures {
+                return Ok(());
+            }
+            lent.deliveries.iter().map(|(number, (id, _))| (*number, id.clone())).collect()
+        };
+        for (number, id) in lent {
+            let body = self.app.ledger.store().body_of(&id).await.map_err(|error| OutboxError(error.to_string()))?;
+            let mut lent = self.lent();
+            match (body, lent.deliveries.get_mut(&number)) {
+                (Some(body), Some((_, delivery))) => delivery.body = body,
+                (None, _) => drop(lent.deliveries.remove(&number)),
+                (Some(_), None) => {}
+            }
+        }
+        self.lent().erasures = erasures;
+        Ok(())
     }
 
     /// Does something to a delivery until the store has taken it, and then no longer offers it.
@@ -62,6 +88,7 @@ async fn pause() {
 
 impl Outbox for LedgerOutbox {
     async fn due(&self, limit: usize) -> Result<Vec<Delivery>, OutboxError> {
+        self.forget_erased().await?;
         let room = LENT_MAX.saturating_sub(self.lent().deliveries.len());
         let now = self.app.clock.moment().wall;
         let due = match room {

@@ -17,7 +17,6 @@ use super::directory::{RoomEntry, SessionEntry};
 use super::limits;
 use super::problem::Problem;
 use super::rooms;
-use super::token::Claims;
 use crate::command::{Command, IceTag, OpenSession, Profile, Purpose, Refusal, Reply};
 use crate::ids::{RoomName, SessionId, Tenant};
 use crate::ledger::accounts::Applicant;
@@ -166,6 +165,7 @@ fn entry(tenant: &Tenant, room: &RoomEntry, profile: &Profile) -> SessionEntry {
         tenant: tenant.clone(),
         room: room.room,
         room_name: room.name.clone(),
+        joined_room: room.name.clone(),
         identity: profile.identity.clone(),
         shard: room.shard,
     }
@@ -188,8 +188,14 @@ pub async fn discover() -> Response {
 }
 
 /// `GET /v1/sessions/{id}`
-pub async fn probe(State(app): State<Arc<App>>, Path(session): Path<String>) -> Result<StatusCode, Problem> {
-    find(&app, &session).map(|_| StatusCode::NO_CONTENT)
+pub async fn probe(
+    State(app): State<Arc<App>>,
+    Path(session): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let (_, entry) = find(&app, &session)?;
+    check_owner(&app, &headers, &entry)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `PATCH /v1/sessions/{id}`
@@ -249,12 +255,13 @@ fn find(app: &App, session: &str) -> Result<(SessionId, SessionEntry), Problem> 
 
 /// The session's URL is enough; but a token that comes with it must be the participant's own.
 fn check_owner(app: &App, headers: &HeaderMap, entry: &SessionEntry) -> Result<(), Problem> {
-    let own = |(tenant, claims): (Tenant, Box<Claims>)| {
-        tenant == entry.tenant
-            && claims.joinable_room().as_ref() == Some(&entry.room_name)
-            && claims.sub == entry.identity.as_str()
-    };
-    match auth::optional_client(app.keys(), headers)?.is_none_or(own) {
+    let Some((tenant, claims)) = auth::optional_client(app.keys(), headers)? else { return Ok(()) };
+    if tenant != entry.tenant {
+        // Another tenant learns nothing of it, not even that it exists.
+        return Err(Refusal::SessionNotFound.into());
+    }
+    let names = |room: RoomName| room == entry.room_name || room == entry.joined_room;
+    match claims.joinable_room().is_some_and(names) && claims.sub == entry.identity.as_str() {
         true => Ok(()),
         false => Err(Problem::forbidden("the token is not of this session's participant")),
     }

@@ -176,6 +176,8 @@ pub fn verify(token: &str, keys: &BTreeMap<String, Secret>) -> Result<Claims, To
     // LiveKit's SDKs set no audience.
     validation.validate_aud = false;
     match jsonwebtoken::decode(token, &DecodingKey::from_secret(secret.as_bytes()), &validation) {
+        // What its maker calls critical and we do not know (RFC 7515 §4.1.11): we know none.
+        Ok(token) if token.header.crit.is_some() => Err(TokenError::Invalid),
         Ok(token) => Ok(token.claims),
         Err(error) => Err(match error.kind() {
             ErrorKind::ExpiredSignature => TokenError::Expired,
@@ -288,6 +290,10 @@ mod tests {
         for algorithm in [Algorithm::HS384, Algorithm::HS512] {
             assert_eq!(outcome(&encode(algorithm, &claims("key", now + 60, now), SECRET)), Some(TokenError::Invalid));
         }
+        let critical = Header { crit: Some(vec!["b64".to_owned()]), ..Header::new(Algorithm::HS256) };
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let critical = jsonwebtoken::encode(&critical, &claims("key", now + 60, now), &key).expect("a token");
+        assert_eq!(outcome(&critical), Some(TokenError::Invalid), "a critical header nobody knows");
         // {"alg":"none"} and no signature.
         let valid = hs256(claims("key", now + 60, now));
         let payload = valid.split('.').nth(1).unwrap_or_default();

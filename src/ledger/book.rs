@@ -376,6 +376,10 @@ impl Book {
         if let Some(call) = self.calls.get_mut(&call) {
             call.open = call.open.saturating_sub(1);
             call.stale = true;
+            if !call.over {
+                // After a crash no call ends before one of its records.
+                call.row.duration_ms = millis(now.at.saturating_duration_since(call.started));
+            }
         }
         self.waiting.sessions.push(row);
         self.bound();

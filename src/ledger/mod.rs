@@ -39,6 +39,7 @@ pub struct Ledger {
     pub told: Arc<Notify>,
     failing: AtomicBool,
     failures: AtomicU64,
+    erasures: AtomicU64,
     /// When a batch was last written, or there was nothing to write.
     written_at_ms: AtomicU64,
 }
@@ -54,6 +55,7 @@ impl Ledger {
             told: Arc::default(),
             failing: AtomicBool::new(false),
             failures: AtomicU64::new(0),
+            erasures: AtomicU64::new(0),
             written_at_ms: AtomicU64::new(now.0),
         }
     }
@@ -81,20 +83,20 @@ impl Ledger {
     /// Writes all that waits. After a failure it still waits.
     pub async fn flush(&self, now: UnixMs) -> Result<(), StoreError> {
         let _held = self.writing.lock().await;
+        let mut idle = true;
         loop {
             let batch = self.accounts().batch();
             let Some(batch) = batch else { break };
-            if let Err(error) = self.store.write(&batch).await {
-                if !self.failing.swap(true, Ordering::Relaxed) {
-                    tracing::error!(%error, "the ledger cannot be written; records wait in memory");
-                }
-                self.failures.fetch_add(1, Ordering::Relaxed);
-                return Err(error);
-            }
+            idle = false;
+            self.note_failure(self.store.write(&batch).await)?;
             self.accounts().written();
             if !batch.events.is_empty() {
                 self.told.notify_one();
             }
+        }
+        if idle {
+            // A server without calls should know that its database is gone before the next one begins.
+            self.note_failure(self.store.ping().await)?;
         }
         if self.failing.swap(false, Ordering::Relaxed) {
             tracing::info!("the ledger is written again");
@@ -103,11 +105,29 @@ impl Ledger {
         Ok(())
     }
 
+    fn note_failure(&self, result: Result<(), StoreError>) -> Result<(), StoreError> {
+        if let Err(error) = &result {
+            if !self.failing.swap(true, Ordering::Relaxed) {
+                tracing::error!(%error, "the ledger cannot be written; records wait in memory");
+            }
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
     /// Takes every trace of these people out of the accounts and the store. What they used stays.
     pub async fn erase(&self, tenant: &Tenant, people: &[Identity]) -> Result<Erased, StoreError> {
         let _held = self.writing.lock().await;
         self.accounts().forget(tenant, people);
-        self.store.erase(tenant, people).await
+        let erased = self.store.erase(tenant, people).await;
+        // Also after a failure: it may have been the answer that was lost.
+        self.erasures.fetch_add(1, Ordering::Release);
+        erased
+    }
+
+    /// Rises with each erasure: what was read of the store before may name somebody it no longer knows.
+    pub fn erasures(&self) -> u64 {
+        self.erasures.load(Ordering::Acquire)
     }
 
     /// Whether the last write failed.

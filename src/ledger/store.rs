@@ -160,9 +160,16 @@ impl Transaction<'_> {
     }
 }
 
-/// What keeps a file from being opened or written at the start is for the operator, not for later.
+/// What keeps the database from being opened or written at the start is for the operator, not for later.
 fn at_open(error: StoreError, location: &Location) -> StoreError {
-    let Some(file) = &location.file else { return error };
+    let Some(file) = &location.file else {
+        return match error {
+            StoreError::Unavailable(outage @ (Outage::Connection | Outage::TimedOut)) => {
+                StoreError::Open(format!("PostgreSQL of ledger.url: {outage}; start it, or look at the address"))
+            }
+            other => other,
+        };
+    };
     let advice = match error {
         StoreError::Unavailable(Outage::ReadOnly | Outage::DiskFailing) => {
             "it or its directory cannot be written; give the server's user the right to, on a writable file system"

@@ -168,6 +168,10 @@ async fn people_are_moved_between_rooms_of_their_tenant_alone() {
             let left = answered(server.call("GET", &format!("/v1/rooms/{from}")), 200, from).await;
             assert_eq!(left["num_participants"], 0, "{from}");
         }
+        for token in [&session.token, &join_token(room, "ada")] {
+            let probe = server.request("GET", &session.url).bearer_auth(token);
+            answered(probe, 204, "the token one came with, and one of the room one is in").await;
+        }
         from = room;
     }
     let gone = server.request("DELETE", &session.url).send().await.expect("an answer");

@@ -190,7 +190,7 @@ async fn a_token_on_a_session_must_be_its_participants() {
         ("garbage", "x".to_owned(), 401, "invalid_token"),
         ("another participant", join_token("hall", "bob"), 403, "forbidden"),
         ("another room", join_token("cellar", "ada"), 403, "forbidden"),
-        ("another tenant", foreign, 403, "forbidden"),
+        ("another tenant", foreign, 404, "session_not_found"),
     ];
     for (what, token, status, code) in cases {
         let patch = server.request("PATCH", &session.url).header("content-type", FRAGMENT_TYPE).body(trickle());

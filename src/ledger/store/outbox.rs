@@ -269,6 +269,12 @@ impl Store {
         self.read(events).await?.iter().map(stream_event).collect()
     }
 
+    /// What a delivery that was handed out is to say now; `None` if it is to be sent no more.
+    pub async fn body_of(&self, delivery: &DeliveryId) -> Result<Option<String>, StoreError> {
+        let event = Statement::new("SELECT body FROM events WHERE event_id = $1").text(delivery.event.to_string());
+        self.read(event).await?.first().map(|row| row.text("body")).transpose()
+    }
+
     /// Where in its tenant's stream an event is, while it is kept.
     pub async fn event_position(&self, tenant: &Tenant, event: EventId) -> Result<Option<u64>, StoreError> {
         let event = Statement::new("SELECT position FROM events WHERE tenant = $1 AND event_id = $2")
