@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 
+use super::code::Code;
 use super::problem::{FieldError, Problem};
 
 /// The media type of offers and answers.
@@ -52,7 +53,7 @@ pub async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<B
     let mut contents = BytesMut::new();
     let mut read = 0;
     while let Some(frame) = body.frame().await {
-        let incomplete = |_| Problem::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body ended early");
+        let incomplete = |_| Problem::new(Code::IncompleteBody, "the body ended early");
         let Ok(data) = frame.map_err(incomplete)?.into_data() else { continue };
         read += data.len();
         if read <= limit {
@@ -84,7 +85,7 @@ pub fn parse_json<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Resu
     // Syntax first: only a body that is JSON at all can have wrong fields.
     let value: serde_json::Value = serde_json::from_slice(body).map_err(|error| {
         let detail = format!("the body is not JSON: line {}, column {}", error.line(), error.column());
-        Problem::new(StatusCode::BAD_REQUEST, "invalid_json", detail)
+        Problem::new(Code::InvalidJson, detail)
     })?;
     serde_path_to_error::deserialize(value).map_err(|error| {
         let pointer = pointer(error.path());

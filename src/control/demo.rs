@@ -9,12 +9,13 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::app::{App, uninterrupted};
 use super::body::{self, Fields};
 use super::edge::Origin;
-use super::limits;
+use super::limits::{self, DisplayNameText, RoomNameText};
 use super::problem::Problem;
 use super::rooms;
 use crate::command::{Grants, Profile};
@@ -85,11 +86,26 @@ fn serve(file: &WebFile) -> Response {
     (headers, file.contents).into_response()
 }
 
-#[derive(Deserialize)]
+/// Who wants to come in, and where.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Request {
+#[schemars(rename = "DemoRequest")]
+pub struct Request {
+    #[schemars(with = "RoomNameText")]
     room: String,
+    #[schemars(with = "DisplayNameText")]
     name: String,
+}
+
+/// What the page needs for a join.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DemoToken")]
+pub struct TokenView {
+    token: String,
+    room: String,
+    /// Made up for this token.
+    identity: String,
+    session_url: String,
 }
 
 /// `POST /demo/token`: a token for anyone who asks, so it exists only with the shipped key, on loopback.
@@ -120,10 +136,7 @@ pub async fn token(
         rooms::find_or_create(&app, &tenant, &RoomName::from(request.room.as_str())).await?;
         let (token, _) = rooms::sign(&app, &tenant, &request.room, &profile, TTL_S)?;
         let session_url = origin.url("/v1/sessions");
-        let body = serde_json::json!({
-            "token": token, "room": request.room, "identity": identity, "session_url": session_url,
-        });
-        Ok(Json(body).into_response())
+        Ok(Json(TokenView { token, room: request.room, identity, session_url }).into_response())
     })
     .await
 }

@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod limits;
+pub mod code;
 pub mod problem;
 pub mod token;
 pub mod auth;
