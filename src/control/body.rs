@@ -41,8 +41,8 @@ pub const SDP_MAX_BYTES: usize = 256 * 1024;
 const OVERRUN_MAX_BYTES: usize = 1024 * 1024;
 
 /// Entries of a list unless `limit` says otherwise, and at most.
-const PAGE_DEFAULT: usize = 100;
-const PAGE_MAX: usize = 1000;
+pub const PAGE_DEFAULT: usize = 100;
+pub const PAGE_MAX: usize = 1000;
 
 /// Reads a whole body of at most `limit` bytes.
 pub async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Bytes, Problem> {

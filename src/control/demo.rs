@@ -1,4 +1,4 @@
-//! The demo page, and the tokens it gets while the shipped key is configured.
+//! The demo page, the API's page for people, and the tokens the former gets while the shipped key is configured.
 
 use std::sync::Arc;
 
@@ -44,19 +44,24 @@ macro_rules! web {
     };
 }
 
-/// A file of the page.
+/// A file of the pages.
 struct WebFile {
     path: &'static str,
     media_type: &'static str,
     contents: &'static str,
 }
 
-/// The page: everything in `web/`.
-const FILES: [WebFile; 15] = web! {
+/// The pages: everything in `web/`.
+const FILES: [WebFile; 20] = web! {
     "/" "index.html" HTML
     "/app.js" "app.js" SCRIPT
     "/chat.js" "chat.js" SCRIPT
     "/devices.js" "devices.js" SCRIPT
+    "/docs" "docs.html" HTML
+    "/docs.css" "docs.css" STYLE
+    "/docs.js" "docs.js" SCRIPT
+    "/docs-elements.js" "docs-elements.js" SCRIPT
+    "/docs-schema.js" "docs-schema.js" SCRIPT
     "/icon.svg" "icon.svg" SVG
     "/icons.js" "icons.js" SCRIPT
     "/lobby.js" "lobby.js" SCRIPT
@@ -70,7 +75,7 @@ const FILES: [WebFile; 15] = web! {
     "/words.js" "words.js" SCRIPT
 };
 
-/// The page's own routes.
+/// The pages' own routes.
 pub fn pages() -> Router<Arc<App>> {
     FILES.iter().fold(Router::new(), |router, file| router.route(file.path, get(|| async { serve(file) })))
 }
@@ -151,7 +156,11 @@ mod tests {
         let mut names: Vec<String> =
             on_disk.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect();
         names.sort();
-        let path = |name: &String| if name == "index.html" { "/".to_owned() } else { format!("/{name}") };
+        let path = |name: &String| match name.as_str() {
+            "index.html" => "/".to_owned(),
+            "docs.html" => "/docs".to_owned(),
+            _ => format!("/{name}"),
+        };
         let expected: Vec<String> = names.iter().map(path).collect();
         let mut served = FILES.map(|file| file.path.to_owned());
         served.sort();

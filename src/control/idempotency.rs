@@ -19,7 +19,7 @@ const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 const ENTRIES_MAX: usize = 8192;
 
 /// The longest key, in bytes.
-const KEY_MAX_BYTES: usize = 255;
+pub const KEY_MAX_BYTES: usize = 255;
 
 type Key = (Tenant, String);
 

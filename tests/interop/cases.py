@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from aiortc_peer import TONE_HZ, Player, only_srtp_profile, publish, srtp_profiles
+from document import as_map_service, as_nobody, as_participant
 from server import CONNECT_TIMEOUT_S, Server, until
 
 HERE = pathlib.Path(__file__).parent
@@ -160,6 +161,9 @@ CASES = {
     "ffmpeg-passive": ffmpeg_to_aiortc,
     "ffmpeg-active": lambda server, room: ffmpeg_to_aiortc(server, room, "-whip_flags", "dtls_active"),
     "gstreamer-rsa": gstreamer_is_refused,
+    "openapi-map-service": as_map_service,
+    "openapi-participant": as_participant,
+    "openapi-nobody": as_nobody,
     # Once more: what came before has left the server whole.
     "aiortc-again": lambda server, room: aiortc_to_aiortc(server, room, "vp8"),
 }
