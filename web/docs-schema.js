@@ -44,7 +44,7 @@ export function typeOf(api, schema) {
   const known = words(plain)?.filter((word) => word !== null);
   if (known) return known.map((word) => `"${word}"`).join(', ') + limits(plain) + nullable;
   const type = [plain.type].flat().find((one) => one && one !== 'null') ?? 'anything';
-  if (type === 'array') return `list of ${typeOf(api, plain.items ?? {})}${limits(plain)}${nullable}`;
+  if (type === 'array') return `list of ${typeOf(api, plain.items ?? {}).replace(/^(object|string|integer)\b/, '$1s')}${limits(plain)}${nullable}`;
   if (type === 'object' && !plain.properties) {
     const values = plain.additionalProperties;
     return (values?.type ? `object of ${values.type}s` : 'object') + nullable;

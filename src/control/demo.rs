@@ -18,6 +18,7 @@ use super::edge::Origin;
 use super::limits::{self, DisplayNameText, RoomNameText};
 use super::problem::Problem;
 use super::rooms;
+use super::tokens;
 use crate::command::{Grants, Profile};
 use crate::ids::{ParticipantKind, RoomName, Tenant};
 
@@ -139,7 +140,7 @@ pub async fn token(
     };
     uninterrupted(async move {
         rooms::find_or_create(&app, &tenant, &RoomName::from(request.room.as_str())).await?;
-        let (token, _) = rooms::sign(&app, &tenant, &request.room, &profile, TTL_S)?;
+        let (token, _) = tokens::sign(&app, &tenant, &request.room, &profile, TTL_S)?;
         let session_url = origin.url("/v1/sessions");
         Ok(Json(TokenView { token, room: request.room, identity, session_url }).into_response())
     })

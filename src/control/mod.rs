@@ -15,6 +15,7 @@ pub mod app;
 pub mod body;
 pub mod edge;
 mod rooms;
+mod tokens;
 mod participants;
 mod relocation;
 mod quality;
@@ -45,7 +46,7 @@ fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 22] {
         ("/v1/openapi.json", get(openapi::serve)),
         ("/v1/rooms", get(rooms::list).post(rooms::allocate)),
         ("/v1/rooms/{name}", get(rooms::read).patch(rooms::change).delete(rooms::end)),
-        ("/v1/rooms/{name}/tokens", post(rooms::mint_token)),
+        ("/v1/rooms/{name}/tokens", post(tokens::mint_token)),
         ("/v1/rooms/{name}/messages", post(rooms::send_message)),
         ("/v1/rooms/{name}/stats", get(quality::read)),
         ("/v1/rooms/{name}/participants", get(participants::list)),

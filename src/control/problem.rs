@@ -44,7 +44,7 @@ struct QuotaFacts {
 /// What is wrong with one field of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FieldError {
-    /// A JSON Pointer (RFC 6901) into the body, or `?name` for a query parameter.
+    /// A JSON Pointer (RFC 6901) into the body, `?name` for a query parameter, or `{name}` for a part of the path.
     pub pointer: String,
     pub detail: String,
 }

@@ -82,6 +82,7 @@ pub async fn export(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let tenant = auth::server(app.keys(), &headers, Right::Account)?;
+    check(&identity)?;
     export_all(&app, &tenant, &request, &[identity.into()]).await
 }
 
@@ -105,6 +106,7 @@ pub async fn erase(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let tenant = auth::server(app.keys(), &headers, Right::Account)?;
+    check(&identity)?;
     uninterrupted(async move { erase_all(&app, &tenant, &request, &[identity.into()]).await }).await
 }
 
@@ -118,6 +120,13 @@ pub async fn erase_batch(
     let tenant = auth::server(app.keys(), &headers, Right::Account)?;
     let identities = read_batch(&headers, body).await?;
     uninterrupted(async move { erase_all(&app, &tenant, &request, &identities).await }).await
+}
+
+/// What nobody can be called is a mistake of the caller's, and must not look like a person of whom nothing is kept.
+fn check(identity: &str) -> Result<(), Problem> {
+    let mut fields = Fields::default();
+    fields.check("{identity}", limits::identity(identity));
+    fields.finish()
 }
 
 async fn read_batch(headers: &HeaderMap, body: Body) -> Result<Vec<Identity>, Problem> {

@@ -52,11 +52,13 @@ fn subjects() -> [Operation; 4] {
     [
         Operation::new(SUBJECTS, "get", SUBJECT, "exportSubject", "Hand out what is kept about a person")
             .with(&["identity"])
-            .answers::<ExportView<'static>>(200, "Everything, and what it means.", examples::export()),
+            .answers::<ExportView<'static>>(200, "Everything, and what it means.", examples::export())
+            .fails(&[Code::InvalidRequest]),
         Operation::new(SUBJECTS, "delete", SUBJECT, "eraseSubject", "Erase a person")
             .about("Sums stay, and rows lose the person. Running sessions end with `consent_withdrawn`.")
             .with(&["identity"])
-            .answers::<ErasedView>(200, erased, erasure()),
+            .answers::<ErasedView>(200, erased, erasure())
+            .fails(&[Code::InvalidRequest]),
         Operation::new(
             SUBJECTS,
             "post",

@@ -87,6 +87,8 @@ pub struct Operation {
     caller: Caller,
     parameters: Vec<&'static str>,
     request: Vec<Content>,
+    /// Whether something must come. An empty body counts as `{}`, which some types are content with.
+    request_required: bool,
     answers: Vec<Answer>,
     codes: Vec<Code>,
 }
@@ -110,6 +112,7 @@ impl Operation {
             caller: Caller::Anyone,
             parameters: Vec::new(),
             request: Vec::new(),
+            request_required: false,
             answers: Vec::new(),
             codes: vec![Code::Internal, Code::Timeout],
         }
@@ -145,14 +148,15 @@ impl Operation {
     pub fn takes<T: JsonSchema>(mut self, example: Value) -> Self {
         let content = Content { media_type: "application/json", schema: SchemaGenerator::subschema_for::<T>, example };
         self.request.push(content);
-        let json = [Code::InvalidJson, Code::InvalidRequest];
-        self.fails(&json).reads_a_body()
+        self.request_required |= Schemas::requires_fields::<T>();
+        self.fails(&[Code::InvalidJson, Code::InvalidRequest]).reads_a_body()
     }
 
     /// Takes SDP, or a fragment of it.
     pub fn takes_sdp(mut self, media_type: &'static str, example: &'static str) -> Self {
         let content = Content { media_type, schema: SchemaGenerator::subschema_for::<String>, example: example.into() };
         self.request.push(content);
+        self.request_required = true;
         self.fails(&[Code::InvalidSdp]).reads_a_body()
     }
 
@@ -244,7 +248,10 @@ impl Operation {
             object["parameters"] = self.parameters.iter().map(reference).collect();
         }
         if !self.request.is_empty() {
-            object["requestBody"] = json!({"required": true, "content": contents(&self.request, schemas.requests())});
+            object["requestBody"] = json!({
+                "required": self.request_required,
+                "content": contents(&self.request, schemas.requests()),
+            });
         }
         object
     }

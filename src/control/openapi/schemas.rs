@@ -1,7 +1,7 @@
 //! The schemas of requests and answers, drawn from the types that are read and written.
 
-use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value};
 
 /// Two generators, for what is optional in a request is not so in an answer.
@@ -23,6 +23,12 @@ impl Schemas {
             requests: settings().for_deserialize().into_generator(),
             answers: settings().for_serialize().into_generator(),
         }
+    }
+
+    /// Whether `{}` is no valid request of this type.
+    pub fn requires_fields<T: JsonSchema>() -> bool {
+        let schema = Self::new().requests.into_root_schema_for::<T>();
+        schema.get("required").is_some()
     }
 
     /// For types that are read.
