@@ -1,9 +1,10 @@
 //! The document as it is served, against the server as it is.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use stube::control::openapi;
 
 use crate::client::{Server, answered, header, join_token};
+use crate::described;
 
 const METHODS: [&str; 6] = ["get", "head", "post", "put", "patch", "delete"];
 
@@ -64,4 +65,30 @@ async fn every_documented_method_is_there_and_no_other() {
         }
     }
     server.stop().await;
+}
+
+#[test]
+#[should_panic(expected = "status not documented")]
+fn an_undocumented_status_is_noticed() {
+    described::check("GET", "/v1/rooms/hall", 418, "application/problem+json", "{}");
+}
+
+#[test]
+#[should_panic(expected = "media type not documented")]
+fn an_undocumented_media_type_is_noticed() {
+    described::check("GET", "/v1/rooms/hall", 200, "text/plain", "hall");
+}
+
+#[test]
+#[should_panic(expected = "required property")]
+fn an_undocumented_body_is_noticed() {
+    described::check("GET", "/v1/rooms/hall", 200, "application/json", "{}");
+}
+
+#[test]
+#[should_panic(expected = "track_not_found")]
+fn an_undocumented_code_is_noticed() {
+    let code = "track_not_found";
+    let problem = json!({"type": "t", "title": "t", "status": 404, "detail": "d", "code": code, "instance": "i"});
+    described::check("GET", "/v1/rooms/hall", 404, "application/problem+json", &problem.to_string());
 }

@@ -26,7 +26,7 @@ fn of_the_account(operation: Operation) -> Operation {
 
 fn usage() -> [Operation; 3] {
     let calls = json!({"calls": [examples::call()], "next_cursor": null});
-    let records = json!({"records": [examples::record()], "next_cursor": "MTc5NTM0NzAwMDAwMC1SRV8z"});
+    let records = json!({"records": [examples::record()], "next_cursor": examples::CURSOR});
     [
         Operation::new(USAGE, "get", "/v1/calls", "listCalls", "List calls, by their start")
             .with(&["from", "to", "of_room", "limit", "cursor"])

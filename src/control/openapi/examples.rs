@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 /// A request's id.
 pub const REQUEST: &str = "RQ_0tCkV8yEn2RhXw5MbJq9Lz";
 
+/// Where a page ended: such as a record, by its start.
+pub const CURSOR: &str = "MTc5NTMzOTgwMDAwMC1SRV85Z1BzTDV4VW8xS2NUYjdSeU12NEpk";
+
 /// A small offer, of one microphone; a browser's has some 100 lines.
 pub const OFFER: &str = "v=0\r
 o=- 4611731400430051336 2 IN IP4 127.0.0.1\r

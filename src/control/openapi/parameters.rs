@@ -3,6 +3,7 @@
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
+use super::examples;
 use crate::control::body::{PAGE_DEFAULT, PAGE_MAX};
 use crate::control::idempotency::KEY_MAX_BYTES;
 use crate::control::limits::{IdentityText, RoomNameText};
@@ -31,7 +32,7 @@ pub fn parameters(generator: &mut SchemaGenerator) -> Map<String, Value> {
     add("track", "path", "The track's id.", TrackId::json_schema(generator).as_value(), "TR_2bVfWm0XaqLr8KzPn4TsYc");
     let session = SessionId::json_schema(generator);
     add("session=id", "path", "The session's id: a capability.", session.as_value(), "SE_5hTnR2yQm8ZcVx0LkWp3Ja");
-    add("cursor", "query", "The `next_cursor` of the page before.", &cursor, "bG9iYnk");
+    add("cursor", "query", "The `next_cursor` of the page before.", &cursor, examples::CURSOR);
     add("from", "query", "From here on, by the start: RFC 3339 since 1970, or a day.", &time, "2026-11-22");
     add("to", "query", "Before this: RFC 3339 since 1970, or a day.", &time, "2026-11-23T12:00:00.000Z");
     add("of_room=room", "query", "Only of rooms of this name.", &text, "lobby");
@@ -39,7 +40,7 @@ pub fn parameters(generator: &mut SchemaGenerator) -> Map<String, Value> {
     let call = CallId::json_schema(generator);
     add("call", "query", "Only of this call.", call.as_value(), "CA_1dYpQ7sFm3WvNz9KtLh5Xe");
     let group = json!({"type": "string", "enum": ["day", "room"], "default": "day"});
-    add("group_by", "query", "What is summed over. Days know no room.", &group, "day");
+    add("group_by", "query", "What is summed over. Days know no room.", &group, "room");
     add("participant", "query", "Whom to play; whoever speaks, unless given.", &text, "p-7f3a");
     let event = EventId::json_schema(generator);
     let begin = "Go on after this event; it counts less than `Last-Event-ID`.";
