@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 mod notice;
@@ -233,7 +234,7 @@ pub struct ParticipantChange {
 }
 
 /// Sound or picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MediaKind {
     Audio,
@@ -241,7 +242,7 @@ pub enum MediaKind {
 }
 
 /// What a track shows or lets hear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     Microphone,
@@ -275,7 +276,7 @@ impl Source {
 }
 
 /// A participant as other participants and the API see them.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ParticipantInfo {
     pub sid: ParticipantId,
     pub identity: Identity,
@@ -293,7 +294,7 @@ pub struct ParticipantInfo {
 }
 
 /// How far a participant's session has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ParticipantState {
     /// Admitted; media not connected yet.
@@ -302,7 +303,7 @@ pub enum ParticipantState {
 }
 
 /// A track as other participants and the API see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TrackInfo {
     pub sid: TrackId,
     pub kind: MediaKind,
@@ -313,7 +314,7 @@ pub struct TrackInfo {
 }
 
 /// One simulcast encoding; a track without simulcast has one with an empty `rid`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LayerInfo {
     pub rid: String,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::TrackInfo;
 use crate::ids::{CallId, ParticipantId, RoomId, SessionId, TrackId};
 
 /// Why a session or a room ended. Its snake_case name is the wire's `reason`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// The client said so: DELETE, or a closed PeerConnection.
@@ -179,7 +180,7 @@ pub struct SessionUsage {
 }
 
 /// How a session's datagrams travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
     Udp,

@@ -1,5 +1,6 @@
 //! What an operator wants to know of the quality in a room. No names, no addresses.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{MediaKind, ParticipantState, Source, Transport};
@@ -7,7 +8,7 @@ use crate::ids::{Identity, ParticipantId, SessionId, TrackId};
 use crate::units::Bitrate;
 
 /// One participant's quality. What is unknown is left out.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ParticipantQuality {
     pub identity: Identity,
     pub sid: ParticipantId,
@@ -25,7 +26,7 @@ pub struct ParticipantQuality {
 }
 
 /// The way to one client.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct NetworkQuality {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transport: Option<Transport>,
@@ -41,7 +42,7 @@ pub struct NetworkQuality {
 }
 
 /// A publishing m-line.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PublishedQuality {
     pub track: TrackId,
     pub kind: MediaKind,
@@ -52,7 +53,7 @@ pub struct PublishedQuality {
 }
 
 /// What has come of one encoding.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct EncodingQuality {
     /// Empty without simulcast.
     pub rid: String,
@@ -79,7 +80,7 @@ pub struct EncodingQuality {
 }
 
 /// A receiving m-line.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ReceivedQuality {
     pub mid: String,
     pub kind: MediaKind,
@@ -100,7 +101,7 @@ pub struct ReceivedQuality {
 }
 
 /// What was sent on one m-line since the join.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SentQuality {
     pub packets: u64,
     pub bytes: u64,
@@ -109,7 +110,7 @@ pub struct SentQuality {
 }
 
 /// How a receiving m-line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SlotState {
     Live,
@@ -119,7 +120,7 @@ pub enum SlotState {
 }
 
 /// Which layer of the track flows, as far as there is a choice.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SlotLayer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rid: Option<String>,

@@ -7,6 +7,7 @@ use axum::http::header::AUTHORIZATION;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::code::Code;
 use super::problem::Problem;
 use super::token::{self, Claims, TokenError, VideoGrant};
 use crate::config::Secret;
@@ -91,11 +92,11 @@ pub fn unusable(error: TokenError) -> Problem {
 }
 
 fn missing(challenges: &[&'static str]) -> Problem {
-    Problem::unauthorized("missing_credentials", "the request has no Authorization header", challenges)
+    Problem::unauthorized(Code::MissingCredentials, "the request has no Authorization header", challenges)
 }
 
 fn refused(error: TokenError, challenges: &[&'static str]) -> Problem {
-    let code = if error == TokenError::Expired { "token_expired" } else { "invalid_token" };
+    let code = if error == TokenError::Expired { Code::TokenExpired } else { Code::InvalidToken };
     Problem::unauthorized(code, &error.to_string(), challenges)
 }
 
@@ -105,7 +106,7 @@ fn authenticate(
     challenges: &[&'static str],
 ) -> Result<Option<Credentials>, Problem> {
     let Some(header) = headers.get(AUTHORIZATION) else { return Ok(None) };
-    let invalid = |detail| Problem::unauthorized("invalid_credentials", detail, challenges);
+    let invalid = |detail| Problem::unauthorized(Code::InvalidCredentials, detail, challenges);
     let header = header.to_str().map_err(|_| invalid("the Authorization header is not ASCII"))?;
     let (scheme, rest) = header.trim().split_once(' ').unwrap_or((header, ""));
     if scheme.eq_ignore_ascii_case("bearer") {

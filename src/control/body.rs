@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 
+use super::code::Code;
 use super::problem::{FieldError, Problem};
 
 /// The media type of offers and answers.
@@ -40,8 +41,8 @@ pub const SDP_MAX_BYTES: usize = 256 * 1024;
 const OVERRUN_MAX_BYTES: usize = 1024 * 1024;
 
 /// Entries of a list unless `limit` says otherwise, and at most.
-const PAGE_DEFAULT: usize = 100;
-const PAGE_MAX: usize = 1000;
+pub const PAGE_DEFAULT: usize = 100;
+pub const PAGE_MAX: usize = 1000;
 
 /// Reads a whole body of at most `limit` bytes.
 pub async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Bytes, Problem> {
@@ -52,7 +53,7 @@ pub async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<B
     let mut contents = BytesMut::new();
     let mut read = 0;
     while let Some(frame) = body.frame().await {
-        let incomplete = |_| Problem::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body ended early");
+        let incomplete = |_| Problem::new(Code::IncompleteBody, "the body ended early");
         let Ok(data) = frame.map_err(incomplete)?.into_data() else { continue };
         read += data.len();
         if read <= limit {
@@ -84,7 +85,7 @@ pub fn parse_json<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Resu
     // Syntax first: only a body that is JSON at all can have wrong fields.
     let value: serde_json::Value = serde_json::from_slice(body).map_err(|error| {
         let detail = format!("the body is not JSON: line {}, column {}", error.line(), error.column());
-        Problem::new(StatusCode::BAD_REQUEST, "invalid_json", detail)
+        Problem::new(Code::InvalidJson, detail)
     })?;
     serde_path_to_error::deserialize(value).map_err(|error| {
         let pointer = pointer(error.path());

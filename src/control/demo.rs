@@ -1,4 +1,4 @@
-//! The demo page, and the tokens it gets while the shipped key is configured.
+//! The demo page, the API's page for people, and the tokens the former gets while the shipped key is configured.
 
 use std::sync::Arc;
 
@@ -9,14 +9,16 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::app::{App, uninterrupted};
 use super::body::{self, Fields};
 use super::edge::Origin;
-use super::limits;
+use super::limits::{self, DisplayNameText, RoomNameText};
 use super::problem::Problem;
 use super::rooms;
+use super::tokens;
 use crate::command::{Grants, Profile};
 use crate::ids::{ParticipantKind, RoomName, Tenant};
 
@@ -43,19 +45,24 @@ macro_rules! web {
     };
 }
 
-/// A file of the page.
+/// A file of the pages.
 struct WebFile {
     path: &'static str,
     media_type: &'static str,
     contents: &'static str,
 }
 
-/// The page: everything in `web/`.
-const FILES: [WebFile; 15] = web! {
+/// The pages: everything in `web/`.
+const FILES: [WebFile; 20] = web! {
     "/" "index.html" HTML
     "/app.js" "app.js" SCRIPT
     "/chat.js" "chat.js" SCRIPT
     "/devices.js" "devices.js" SCRIPT
+    "/docs" "docs.html" HTML
+    "/docs.css" "docs.css" STYLE
+    "/docs.js" "docs.js" SCRIPT
+    "/docs-elements.js" "docs-elements.js" SCRIPT
+    "/docs-schema.js" "docs-schema.js" SCRIPT
     "/icon.svg" "icon.svg" SVG
     "/icons.js" "icons.js" SCRIPT
     "/lobby.js" "lobby.js" SCRIPT
@@ -69,7 +76,7 @@ const FILES: [WebFile; 15] = web! {
     "/words.js" "words.js" SCRIPT
 };
 
-/// The page's own routes.
+/// The pages' own routes.
 pub fn pages() -> Router<Arc<App>> {
     FILES.iter().fold(Router::new(), |router, file| router.route(file.path, get(|| async { serve(file) })))
 }
@@ -85,11 +92,26 @@ fn serve(file: &WebFile) -> Response {
     (headers, file.contents).into_response()
 }
 
-#[derive(Deserialize)]
+/// Who wants to come in, and where.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Request {
+#[schemars(rename = "DemoRequest")]
+pub struct Request {
+    #[schemars(with = "RoomNameText")]
     room: String,
+    #[schemars(with = "DisplayNameText")]
     name: String,
+}
+
+/// What the page needs for a join.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DemoToken")]
+pub struct TokenView {
+    token: String,
+    room: String,
+    /// Made up for this token.
+    identity: String,
+    session_url: String,
 }
 
 /// `POST /demo/token`: a token for anyone who asks, so it exists only with the shipped key, on loopback.
@@ -118,12 +140,9 @@ pub async fn token(
     };
     uninterrupted(async move {
         rooms::find_or_create(&app, &tenant, &RoomName::from(request.room.as_str())).await?;
-        let (token, _) = rooms::sign(&app, &tenant, &request.room, &profile, TTL_S)?;
+        let (token, _) = tokens::sign(&app, &tenant, &request.room, &profile, TTL_S)?;
         let session_url = origin.url("/v1/sessions");
-        let body = serde_json::json!({
-            "token": token, "room": request.room, "identity": identity, "session_url": session_url,
-        });
-        Ok(Json(body).into_response())
+        Ok(Json(TokenView { token, room: request.room, identity, session_url }).into_response())
     })
     .await
 }
@@ -138,7 +157,11 @@ mod tests {
         let mut names: Vec<String> =
             on_disk.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect();
         names.sort();
-        let path = |name: &String| if name == "index.html" { "/".to_owned() } else { format!("/{name}") };
+        let path = |name: &String| match name.as_str() {
+            "index.html" => "/".to_owned(),
+            "docs.html" => "/docs".to_owned(),
+            _ => format!("/{name}"),
+        };
         let expected: Vec<String> = names.iter().map(path).collect();
         let mut served = FILES.map(|file| file.path.to_owned());
         served.sort();

@@ -37,9 +37,10 @@ pub const UNMATCHED: &str = "unmatched";
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// Every route of the public listener and its methods: the closed sets of the request metric's labels.
-pub const ROUTES: [(&str, &[&str]); 23] = [
+pub const ROUTES: [(&str, &[&str]); 24] = [
     (PAGE, &["GET", "HEAD", "OPTIONS"]),
     ("/demo/token", &["POST", "OPTIONS"]),
+    ("/v1/openapi.json", &["GET", "HEAD", "OPTIONS"]),
     ("/v1/rooms", &["GET", "HEAD", "POST", "OPTIONS"]),
     ("/v1/rooms/{name}", &["GET", "HEAD", "PATCH", "DELETE", "OPTIONS"]),
     ("/v1/rooms/{name}/tokens", &["POST", "OPTIONS"]),

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::app::App;
 use super::auth::{self, Right};
+use super::code::Code;
 use super::problem::Problem;
 use crate::ids::{EventId, Tenant};
 use crate::ledger::store::{StoreError, StreamEvent};
@@ -56,7 +57,7 @@ pub async fn stream(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -
     let header = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
     let slot = Arc::clone(&app.event_streams).try_acquire_owned().map_err(|_| {
         let detail = "too many event streams are open; close one, or use webhooks";
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_streams", detail)
+        Problem::new(Code::TooManyStreams, detail)
     })?;
     let position = start(&app, &tenant, header.or(query.0.after)).await?;
     let reader = Reader { app, tenant, position, read: VecDeque::new(), _slot: slot };
@@ -71,9 +72,8 @@ pub async fn stream(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -
 async fn start(app: &App, tenant: &Tenant, last: Option<String>) -> Result<u64, Problem> {
     let store = app.ledger.store();
     let Some(last) = last else { return Ok(store.last_position(tenant).await?) };
-    let event: EventId = last.parse().map_err(|_| {
-        Problem::new(StatusCode::BAD_REQUEST, "invalid_event_id", "Last-Event-ID is the id of an event: EV_…")
-    })?;
+    let event: EventId =
+        last.parse().map_err(|_| Problem::new(Code::InvalidEventId, "Last-Event-ID is the id of an event: EV_…"))?;
     Ok(store.event_position(tenant, event).await?.unwrap_or(0))
 }
 

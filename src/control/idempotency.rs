@@ -8,6 +8,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::StatusCode;
 use bytes::Bytes;
 
+use super::code::Code;
 use super::problem::Problem;
 use crate::ids::Tenant;
 
@@ -18,7 +19,7 @@ const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 const ENTRIES_MAX: usize = 8192;
 
 /// The longest key, in bytes.
-const KEY_MAX_BYTES: usize = 255;
+pub const KEY_MAX_BYTES: usize = 255;
 
 type Key = (Tenant, String);
 
@@ -65,7 +66,7 @@ impl Idempotency {
     pub fn begin(&self, tenant: &Tenant, key: &str, body: &[u8], now: Instant) -> Result<Begun<'_>, Problem> {
         if key.is_empty() || key.len() > KEY_MAX_BYTES {
             let detail = format!("an Idempotency-Key has 1 to {KEY_MAX_BYTES} bytes");
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_idempotency_key", detail));
+            return Err(Problem::new(Code::InvalidIdempotencyKey, detail));
         }
         let mut request = [0; 32];
         request.copy_from_slice(digest(&SHA256, body).as_ref());
@@ -75,12 +76,12 @@ impl Idempotency {
         match answers.by_key.get(&key) {
             Some(entry) if entry.request != request => {
                 let detail = "this Idempotency-Key was used with another body";
-                Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail))
+                Err(Problem::new(Code::IdempotencyKeyReused, detail))
             }
             Some(Entry { answer: Some(answer), .. }) => Ok(Begun::Again(answer.clone())),
             Some(_) => {
                 let detail = "a request with this Idempotency-Key is being answered";
-                Err(Problem::new(StatusCode::CONFLICT, "idempotency_key_in_use", detail))
+                Err(Problem::new(Code::IdempotencyKeyInUse, detail))
             }
             None => {
                 answers.by_key.insert(key.clone(), Entry { request, answer: None });

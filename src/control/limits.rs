@@ -1,6 +1,9 @@
 //! How long texts may be that tenants and participants choose, and which characters they may have.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 /// The longest room name and identity, in characters: they stand in URLs and in every message about a participant.
 const NAME_MAX_CHARS: usize = 128;
@@ -84,6 +87,53 @@ pub fn attributes(attributes: &BTreeMap<String, String>) -> Result<(), String> {
         return Err("expected keys of at least one character".to_owned());
     }
     Ok(())
+}
+
+/// No control characters (Unicode's category Cc), as in [`line`].
+const LINE_PATTERN: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
+
+/// What the API's document says of a text: the same limits as a schema.
+macro_rules! documented {
+    ($($(#[$doc:meta])* $name:ident $schema:tt)*) => {$(
+        $(#[$doc])*
+        pub struct $name;
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    )*};
+}
+
+documented! {
+    /// [`room_name`]
+    RoomNameText {
+        "type": "string", "minLength": 1, "maxLength": NAME_MAX_CHARS, "pattern": LINE_PATTERN,
+        "not": {"enum": [".", ".."]},
+    }
+    /// [`identity`]
+    IdentityText {"type": "string", "minLength": 1, "maxLength": NAME_MAX_CHARS, "pattern": LINE_PATTERN}
+    /// [`display_name`]
+    DisplayNameText {"type": "string", "maxLength": DISPLAY_NAME_MAX_CHARS, "pattern": LINE_PATTERN}
+    /// [`metadata`]; a schema counts characters, of which there are no more than bytes.
+    MetadataText {
+        "type": "string", "maxLength": METADATA_MAX_BYTES,
+        "description": format!("At most {METADATA_MAX_BYTES} bytes in UTF-8."),
+    }
+    /// [`attributes`]
+    AttributesText {
+        "type": "object", "additionalProperties": {"type": "string"}, "propertyNames": {"minLength": 1},
+        "description": format!("At most {ATTRIBUTES_MAX_BYTES} bytes in UTF-8 over all keys and values."),
+    }
 }
 
 #[cfg(test)]

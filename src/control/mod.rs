@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod limits;
+pub mod code;
 pub mod problem;
 pub mod token;
 pub mod auth;
@@ -14,6 +15,7 @@ pub mod app;
 pub mod body;
 pub mod edge;
 mod rooms;
+mod tokens;
 mod participants;
 mod relocation;
 mod quality;
@@ -22,6 +24,7 @@ pub mod usage;
 mod subjects;
 pub mod events;
 mod demo;
+pub mod openapi;
 pub mod admin;
 pub mod listener;
 pub mod keeper;
@@ -31,40 +34,46 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post, put};
+use axum::routing::{MethodRouter, get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use app::App;
 
-/// Everything the public listener answers.
-pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .merge(demo::pages())
-        .route("/demo/token", post(demo::token))
-        .route("/v1/rooms", get(rooms::list).post(rooms::allocate))
-        .route("/v1/rooms/{name}", get(rooms::read).patch(rooms::change).delete(rooms::end))
-        .route("/v1/rooms/{name}/tokens", post(rooms::mint_token))
-        .route("/v1/rooms/{name}/messages", post(rooms::send_message))
-        .route("/v1/rooms/{name}/stats", get(quality::read))
-        .route("/v1/rooms/{name}/participants", get(participants::list))
-        .route(
+/// Every route of the API. [`edge::ROUTES`] has the same with their methods; [`openapi`] describes them.
+fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 22] {
+    [
+        ("/demo/token", post(demo::token)),
+        ("/v1/openapi.json", get(openapi::serve)),
+        ("/v1/rooms", get(rooms::list).post(rooms::allocate)),
+        ("/v1/rooms/{name}", get(rooms::read).patch(rooms::change).delete(rooms::end)),
+        ("/v1/rooms/{name}/tokens", post(tokens::mint_token)),
+        ("/v1/rooms/{name}/messages", post(rooms::send_message)),
+        ("/v1/rooms/{name}/stats", get(quality::read)),
+        ("/v1/rooms/{name}/participants", get(participants::list)),
+        (
             "/v1/rooms/{name}/participants/{identity}",
             get(participants::read).patch(participants::change).delete(participants::remove),
-        )
-        .route("/v1/rooms/{name}/participants/{identity}/tracks/{track}/muted", put(participants::mute))
-        .route("/v1/rooms/{name}/participants/{identity}/move", post(relocation::relocate))
-        .route("/v1/calls", get(usage::calls))
-        .route("/v1/records", get(usage::records))
-        .route("/v1/usage", get(usage::usage))
-        .route("/v1/subjects/export", post(subjects::export_batch))
-        .route("/v1/subjects/erase", post(subjects::erase_batch))
-        .route("/v1/subjects/{identity}", get(subjects::export).delete(subjects::erase))
-        .route("/v1/events", get(events::stream))
-        .route("/v1/sessions", post(sessions::open))
-        .route("/v1/sessions/{id}", get(sessions::probe).patch(sessions::change).delete(sessions::end))
-        .route("/whip", get(sessions::endpoint).post(sessions::open))
-        .route("/whep", get(sessions::endpoint).head(sessions::discover).post(sessions::open_player))
-        .fallback(edge::not_found)
+        ),
+        ("/v1/rooms/{name}/participants/{identity}/tracks/{track}/muted", put(participants::mute)),
+        ("/v1/rooms/{name}/participants/{identity}/move", post(relocation::relocate)),
+        ("/v1/calls", get(usage::calls)),
+        ("/v1/records", get(usage::records)),
+        ("/v1/usage", get(usage::usage)),
+        ("/v1/subjects/export", post(subjects::export_batch)),
+        ("/v1/subjects/erase", post(subjects::erase_batch)),
+        ("/v1/subjects/{identity}", get(subjects::export).delete(subjects::erase)),
+        ("/v1/events", get(events::stream)),
+        ("/v1/sessions", post(sessions::open)),
+        ("/v1/sessions/{id}", get(sessions::probe).patch(sessions::change).delete(sessions::end)),
+        ("/whip", get(sessions::endpoint).post(sessions::open)),
+        ("/whep", get(sessions::endpoint).head(sessions::discover).post(sessions::open_player)),
+    ]
+}
+
+/// Everything the public listener answers.
+pub fn router(app: Arc<App>) -> Router {
+    let api = routes().into_iter().fold(demo::pages(), |router, (path, methods)| router.route(path, methods));
+    api.fallback(edge::not_found)
         .layer(from_fn(edge::time_out))
         .layer(CatchPanicLayer::custom(edge::after_panic))
         .layer(edge::cors(&app.config.http))

@@ -9,13 +9,14 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::app::{self, App, uninterrupted};
 use super::auth::{self, Right};
 use super::body::{self, Fields, Page};
 use super::directory::RoomEntry;
-use super::limits;
+use super::limits::{self, AttributesText, DisplayNameText, MetadataText};
 use super::problem::Problem;
 use super::rooms;
 use super::token::{GrantsPatch, StrictGrants};
@@ -23,13 +24,24 @@ use crate::command::{Command, EndReason, ParticipantChange, ParticipantInfo, Par
 use crate::ids::{Identity, TrackId};
 
 /// A participant as the API shows it: what other participants see, and more.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Participant")]
 pub struct ParticipantView<'a> {
     #[serde(flatten)]
     info: &'a ParticipantInfo,
     state: ParticipantState,
+    #[schemars(extend("format" = "date-time"))]
     joined_at: String,
     grants: GrantsPatch,
+}
+
+/// A page of participants, in order of joining.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Participants")]
+pub struct ParticipantsView<'a> {
+    participants: Vec<ParticipantView<'a>>,
+    /// Null on the last page.
+    next_cursor: Option<String>,
 }
 
 /// A participant for an answer.
@@ -66,8 +78,8 @@ pub async fn list(
     let listed: Vec<&ParticipantInfo> = rest.by_ref().take(page.limit).collect();
     let last = rest.next().and(listed.last());
     let next_cursor = last.map(|last| body::cursor(&place(&app, last.joined_at, last)));
-    let views: Vec<_> = listed.into_iter().map(|participant| view(&app, participant)).collect();
-    Ok(Json(serde_json::json!({"participants": views, "next_cursor": next_cursor})).into_response())
+    let participants = listed.into_iter().map(|participant| view(&app, participant)).collect();
+    Ok(Json(ParticipantsView { participants, next_cursor }).into_response())
 }
 
 /// Where a participant stands in the list: by joining, then by id.
@@ -90,12 +102,19 @@ async fn describe(app: &App, room: &RoomEntry, identity: Identity) -> Result<Par
     app::participant(app.tell_room(room, Command::DescribeParticipant { room: room.room, identity }).await?)
 }
 
-#[derive(Deserialize)]
+/// What is to be other than it is; what is left out stays.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Change {
+#[schemars(rename = "ParticipantChange")]
+pub struct Change {
+    /// Those left out stay as well.
     grants: Option<StrictGrants>,
+    #[schemars(with = "Option<DisplayNameText>")]
     name: Option<String>,
+    #[schemars(with = "Option<MetadataText>")]
     metadata: Option<String>,
+    /// Merged into those there are; an empty value removes its key.
+    #[schemars(with = "Option<AttributesText>")]
     attributes: Option<BTreeMap<String, String>>,
 }
 
@@ -149,9 +168,10 @@ pub async fn remove(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-#[derive(Deserialize)]
+/// Whether a track is to be muted.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Mute {
+pub struct Mute {
     muted: bool,
 }
 

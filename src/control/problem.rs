@@ -6,8 +6,10 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::code::Code;
 use crate::command::Refusal;
 use crate::ledger::quota::Exceeded;
 use crate::ledger::store::StoreError;
@@ -23,7 +25,7 @@ const RETRY_AFTER_S: u64 = 2;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
-    code: &'static str,
+    code: Code,
     detail: String,
     errors: Vec<FieldError>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -31,29 +33,39 @@ pub struct Problem {
 }
 
 /// Which quota is used up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 struct QuotaFacts {
+    /// Only with `quota_exceeded`, as are `limit` and `used`.
     quota: &'static str,
     limit: u64,
     used: u64,
 }
 
 /// What is wrong with one field of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FieldError {
-    /// A JSON Pointer (RFC 6901) into the body, or `?name` for a query parameter.
+    /// A JSON Pointer (RFC 6901) into the body, `?name` for a query parameter, or `{name}` for a part of the path.
     pub pointer: String,
     pub detail: String,
 }
 
-#[derive(Serialize)]
-struct Body9457<'a> {
+/// An error, as RFC 9457 has it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub struct Body9457<'a> {
+    /// `urn:stube:problem:` and the code.
     r#type: String,
+    /// The status in words.
     title: &'a str,
+    #[schemars(range(min = 400, max = 599))]
     status: u16,
+    /// For people. It may change, and holds no address, token, name or SDP.
     detail: &'a str,
+    #[schemars(with = "Code")]
     code: &'a str,
+    /// Names the request in the server's log.
     instance: &'a str,
+    /// Only with `invalid_request`.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
     #[serde(flatten)]
@@ -61,20 +73,21 @@ struct Body9457<'a> {
 }
 
 impl Problem {
-    /// A problem with this status, code and explanation.
-    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+    /// A problem with this code and explanation.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        let status = code.status();
         Self { status, code, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), quota: None }
     }
 
     /// No credentials, or bad ones.
-    pub fn unauthorized(code: &'static str, detail: &str, challenges: &[&'static str]) -> Self {
-        let problem = Self::new(StatusCode::UNAUTHORIZED, code, detail);
+    pub fn unauthorized(code: Code, detail: &str, challenges: &[&'static str]) -> Self {
+        let problem = Self::new(code, detail);
         challenges.iter().fold(problem, |problem, challenge| problem.with(WWW_AUTHENTICATE, challenge))
     }
 
     /// Valid credentials that do not allow this.
     pub fn forbidden(detail: &str) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+        Self::new(Code::Forbidden, detail)
     }
 
     /// The room does not exist, or belongs to somebody else.
@@ -85,7 +98,7 @@ impl Problem {
     /// Fields whose values cannot be used.
     pub fn invalid_fields(errors: Vec<FieldError>) -> Self {
         let detail = "the request has fields with values that cannot be used; see errors";
-        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", detail) }
+        Self { errors, ..Self::new(Code::InvalidRequest, detail) }
     }
 
     /// An identity that tells who somebody is.
@@ -93,29 +106,29 @@ impl Problem {
         let detail = format!(
             "the identity cannot be used: {problem}; use a pseudonym, or set privacy.allow_personal_identities"
         );
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "personal_identity", detail)
+        Self::new(Code::PersonalIdentity, detail)
     }
 
     /// Another media type than the ones in `accepted`, which go into the header `accept`.
     pub fn unsupported_media_type(accept: HeaderName, accepted: &'static str) -> Self {
         let detail = format!("expected Content-Type: {accepted}");
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail).with(accept, accepted)
+        Self::new(Code::UnsupportedMediaType, detail).with(accept, accepted)
     }
 
     /// A body above its limit.
     pub fn too_large(limit: usize) -> Self {
         let detail = format!("the body has more than {limit} bytes");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+        Self::new(Code::BodyTooLarge, detail)
     }
 
     /// The request took too long to arrive or to answer.
     pub fn timed_out() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "the request was not done in time; try again later")
+        Self::new(Code::Timeout, "the request was not done in time; try again later")
     }
 
     /// A bug of ours.
     pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server failed; the log has more under instance")
+        Self::new(Code::Internal, "the server failed; the log has more under instance")
     }
 
     /// With one more header.
@@ -127,18 +140,18 @@ impl Problem {
     /// A problem for an error response that has none, such as axum's 404 and 405.
     pub fn of_response(status: StatusCode) -> Self {
         match status {
-            StatusCode::NOT_FOUND => Self::new(status, "not_found", "there is nothing at this path"),
+            StatusCode::NOT_FOUND => Self::new(Code::NotFound, "there is nothing at this path"),
             StatusCode::METHOD_NOT_ALLOWED => {
-                Self::new(status, "method_not_allowed", "this resource does not have that method; see Allow")
+                Self::new(Code::MethodNotAllowed, "this resource does not have that method; see Allow")
             }
             _ if status.is_server_error() => Self { status, ..Self::internal() },
-            _ => Self::new(status, "bad_request", "the request cannot be read"),
+            _ => Self { status, ..Self::new(Code::BadRequest, "the request cannot be read") },
         }
     }
 
     /// The stable word for the log.
     pub fn code(&self) -> &'static str {
-        self.code
+        self.code.as_str()
     }
 
     /// How a join that ended in this problem is counted.
@@ -147,9 +160,9 @@ impl Problem {
             StatusCode::UNAUTHORIZED => JoinResult::Unauthorized,
             StatusCode::FORBIDDEN => JoinResult::Forbidden,
             StatusCode::TOO_MANY_REQUESTS => JoinResult::QuotaExceeded,
-            _ if self.code == "room_not_found" => JoinResult::RoomNotFound,
-            _ if self.code == "room_full" => JoinResult::RoomFull,
-            _ if matches!(self.code, "invalid_sdp" | "offer_not_acceptable") => JoinResult::InvalidOffer,
+            _ if self.code == Code::RoomNotFound => JoinResult::RoomNotFound,
+            _ if self.code == Code::RoomFull => JoinResult::RoomFull,
+            _ if matches!(self.code, Code::InvalidSdp | Code::OfferNotAcceptable) => JoinResult::InvalidOffer,
             StatusCode::SERVICE_UNAVAILABLE => JoinResult::Unavailable,
             _ if self.status.is_server_error() => JoinResult::Internal,
             _ => JoinResult::InvalidRequest,
@@ -159,11 +172,11 @@ impl Problem {
     /// The whole response; `headers` are those that layers have put on it so far.
     pub fn render(self, instance: &str, headers: HeaderMap) -> Response {
         let body = Body9457 {
-            r#type: format!("{TYPE_PREFIX}{}", self.code),
+            r#type: format!("{TYPE_PREFIX}{}", self.code()),
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
-            code: self.code,
+            code: self.code(),
             instance,
             errors: &self.errors,
             quota: self.quota.as_deref(),
@@ -190,30 +203,30 @@ impl Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let (status, code) = match &refusal {
-            Refusal::RoomNotFound => (StatusCode::NOT_FOUND, "room_not_found"),
-            Refusal::RoomFull { .. } => (StatusCode::CONFLICT, "room_full"),
-            Refusal::RoomInUse => (StatusCode::CONFLICT, "room_in_use"),
-            Refusal::ParticipantNotFound => (StatusCode::NOT_FOUND, "participant_not_found"),
-            Refusal::TrackNotFound => (StatusCode::NOT_FOUND, "track_not_found"),
-            Refusal::SessionNotFound => (StatusCode::NOT_FOUND, "session_not_found"),
-            Refusal::InvalidSdp(_) => (StatusCode::BAD_REQUEST, "invalid_sdp"),
-            Refusal::NotAcceptable(_) => (StatusCode::UNPROCESSABLE_ENTITY, "offer_not_acceptable"),
-            Refusal::StaleIce => (StatusCode::PRECONDITION_FAILED, "stale_etag"),
-            Refusal::IceTagMissing => (StatusCode::PRECONDITION_REQUIRED, "if_match_required"),
-            Refusal::PublishForbidden => (StatusCode::FORBIDDEN, "publish_forbidden"),
-            Refusal::UnmuteForbidden => (StatusCode::FORBIDDEN, "unmute_forbidden"),
-            Refusal::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-            Refusal::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        let code = match &refusal {
+            Refusal::RoomNotFound => Code::RoomNotFound,
+            Refusal::RoomFull { .. } => Code::RoomFull,
+            Refusal::RoomInUse => Code::RoomInUse,
+            Refusal::ParticipantNotFound => Code::ParticipantNotFound,
+            Refusal::TrackNotFound => Code::TrackNotFound,
+            Refusal::SessionNotFound => Code::SessionNotFound,
+            Refusal::InvalidSdp(_) => Code::InvalidSdp,
+            Refusal::NotAcceptable(_) => Code::OfferNotAcceptable,
+            Refusal::StaleIce => Code::StaleEtag,
+            Refusal::IceTagMissing => Code::IfMatchRequired,
+            Refusal::PublishForbidden => Code::PublishForbidden,
+            Refusal::UnmuteForbidden => Code::UnmuteForbidden,
+            Refusal::Internal => Code::Internal,
+            Refusal::Unavailable => Code::Unavailable,
         };
-        Self::new(status, code, refusal.to_string())
+        Self::new(code, refusal.to_string())
     }
 }
 
 impl From<Exceeded> for Problem {
     fn from(exceeded: Exceeded) -> Self {
         let Exceeded { quota, limit, used, retry_after_s } = exceeded;
-        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "quota_exceeded", exceeded.to_string());
+        let mut problem = Self::new(Code::QuotaExceeded, exceeded.to_string());
         problem.headers.push((RETRY_AFTER, HeaderValue::from(retry_after_s)));
         let facts = QuotaFacts { quota: quota.as_str(), limit, used };
         Self { quota: Some(Box::new(facts)), ..problem }
@@ -223,7 +236,7 @@ impl From<Exceeded> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error.is_temporary() {
-            true => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ledger_unavailable", error.to_string()),
+            true => Self::new(Code::LedgerUnavailable, error.to_string()),
             false => {
                 tracing::error!(%error, "the ledger failed");
                 Self::internal()
@@ -258,7 +271,7 @@ mod tests {
             (Refusal::Unavailable, 503, "unavailable"),
         ] {
             let problem = Problem::from(refusal);
-            assert_eq!((problem.status.as_u16(), problem.code), (status, code));
+            assert_eq!((problem.status.as_u16(), problem.code()), (status, code));
         }
     }
 

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::app::{self, App};
@@ -15,10 +16,12 @@ use crate::command::Command;
 use crate::command::quality::ParticipantQuality;
 use crate::ids::RoomId;
 
-#[derive(Serialize)]
-struct RoomQuality<'a> {
+/// How well it goes in a room.
+#[derive(Serialize, JsonSchema)]
+pub struct RoomQuality<'a> {
     name: &'a str,
     sid: RoomId,
+    #[schemars(extend("format" = "date-time"))]
     at: String,
     participants: Vec<ParticipantQuality>,
 }

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::app::{self, App, uninterrupted};
 use super::auth::{self, Right};
 use super::body;
+use super::code::Code;
 use super::directory::RoomEntry;
 use super::participants;
 use super::problem::Problem;
@@ -23,9 +25,11 @@ use crate::command::{Command, Refusal};
 use crate::ids::{Identity, RoomName};
 use crate::shard::ShardIndex;
 
-#[derive(Deserialize)]
+/// Where to.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Move {
+pub struct Move {
+    /// The other room's name.
     room: String,
 }
 
@@ -99,5 +103,5 @@ async fn open_on(app: &App, shard: ShardIndex, room: &RoomEntry) -> Result<(), P
 
 fn elsewhere() -> Problem {
     let detail = "the room is in use on another shard of the server; let the client join it with a token of its own";
-    Problem::new(StatusCode::CONFLICT, "room_elsewhere", detail)
+    Problem::new(Code::RoomElsewhere, detail)
 }

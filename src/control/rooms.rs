@@ -1,4 +1,4 @@
-//! `/v1/rooms`: allocate, list, read, change, end; tokens and messages.
+//! `/v1/rooms`: allocate, list, read, change, end; messages.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use axum::extract::{Extension, Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::app::{self, App, uninterrupted};
 use super::auth::{self, Right};
 use super::body::{self, Fields, Page};
-use super::clock;
+use super::code::Code;
 use super::directory::RoomEntry;
 use super::edge::Origin;
 use super::idempotency::{Answer, Begun};
-use super::limits;
+use super::limits::{self, MetadataText, RoomNameText};
 use super::problem::Problem;
-use super::token::{self, Claims, StrictGrants};
-use crate::command::{CallState, Command, EndReason, Grants, Profile, Refusal, RoomSettings, RoomState};
-use crate::ids::{Identity, RoomId, RoomName, Tenant};
+use crate::command::{CallState, Command, EndReason, Refusal, RoomSettings, RoomState};
+use crate::ids::{CallId, Identity, RoomId, RoomName, Tenant};
 
 /// The most participants a room can be allocated for; a shard's streams end earlier.
 const PARTICIPANTS_MAX: u64 = 10_000;
@@ -34,10 +34,6 @@ const TIMEOUT_MAX_S: u64 = 7 * 86_400;
 /// The longest `max_duration_s`: a month.
 const DURATION_MAX_S: u64 = 31 * 86_400;
 
-/// The lifetime of a token unless `ttl_s` says otherwise, and at most a week, in seconds.
-const TTL_DEFAULT_S: u64 = 300;
-const TTL_MAX_S: u64 = 7 * 86_400;
-
 /// The longest topic, in characters, and the largest data, in bytes: together they fit a data channel message.
 const TOPIC_MAX_CHARS: usize = 128;
 const DATA_MAX_BYTES: usize = 15 * 1024;
@@ -45,27 +41,50 @@ const DATA_MAX_BYTES: usize = 15 * 1024;
 /// The most receivers one message can name.
 const RECEIVERS_MAX: usize = 1000;
 
-#[derive(Deserialize)]
+/// A room to be. What is left out is as the server's configuration says.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Allocation {
+pub struct Allocation {
+    /// The room's id unless given. Percent-encode it in URLs.
+    #[schemars(with = "Option<RoomNameText>")]
     name: Option<String>,
+    #[schemars(range(min = 1, max = PARTICIPANTS_MAX))]
     max_participants: Option<u64>,
+    /// How long the room waits for its first participant.
+    #[schemars(range(min = 1, max = TIMEOUT_MAX_S))]
     empty_timeout_s: Option<u64>,
+    /// How long it stays after its last participant left.
+    #[schemars(range(min = 0, max = TIMEOUT_MAX_S))]
     departure_timeout_s: Option<u64>,
+    /// How long one call may last; no limit unless given.
+    #[schemars(range(min = 1, max = DURATION_MAX_S))]
     max_duration_s: Option<u64>,
+    #[schemars(with = "Option<MetadataText>")]
     metadata: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// What is to be other than it is; what is left out stays.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Change {
+#[schemars(rename = "RoomChange")]
+pub struct Change {
+    #[schemars(range(min = 1, max = PARTICIPANTS_MAX))]
     max_participants: Option<u64>,
+    #[schemars(range(min = 1, max = TIMEOUT_MAX_S))]
     empty_timeout_s: Option<u64>,
+    #[schemars(range(min = 0, max = TIMEOUT_MAX_S))]
     departure_timeout_s: Option<u64>,
     /// `null` takes the limit away.
     #[serde(default, deserialize_with = "present")]
+    #[schemars(with = "Option<u64>", range(min = 1, max = DURATION_MAX_S), transform = without_default)]
     max_duration_s: Option<Option<u64>>,
+    #[schemars(with = "Option<MetadataText>")]
     metadata: Option<String>,
+}
+
+/// What is left out is not null here, which is what serde's attribute says.
+fn without_default(schema: &mut Schema) {
+    schema.remove("default");
 }
 
 /// A field that is there, even if it is null.
@@ -74,10 +93,12 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u
 }
 
 /// A room as the API shows it.
-#[derive(Serialize)]
-struct RoomView<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Room")]
+pub struct RoomView<'a> {
     sid: RoomId,
     name: &'a str,
+    #[schemars(extend("format" = "date-time"))]
     created_at: String,
     max_participants: u32,
     empty_timeout_s: u64,
@@ -86,24 +107,38 @@ struct RoomView<'a> {
     metadata: &'a str,
     num_participants: u32,
     num_publishers: u32,
+    /// Null while nobody is connected.
     call: Option<CallView>,
     session_url: String,
     whip_url: String,
     whep_url: String,
     /// STUN and TURN servers; none are needed, for the server is reachable itself.
+    #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
     ice_servers: [(); 0],
 }
 
-#[derive(Serialize)]
-struct CallView {
-    sid: String,
+/// The call that runs in a room.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RunningCall")]
+pub struct CallView {
+    sid: CallId,
+    #[schemars(extend("format" = "date-time"))]
     started_at: String,
     duration_ms: u64,
 }
 
+/// A page of rooms, by name.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Rooms")]
+pub struct RoomsView<'a> {
+    rooms: Vec<RoomView<'a>>,
+    /// Null on the last page.
+    next_cursor: Option<String>,
+}
+
 fn view<'a>(app: &App, origin: &Origin, entry: &'a RoomEntry, state: Option<&RoomState>) -> RoomView<'a> {
     let call = |call: CallState| CallView {
-        sid: call.call.to_string(),
+        sid: call.call,
         started_at: app.clock.wall(call.started_at),
         duration_ms: call.duration.as_millis() as u64,
     };
@@ -239,7 +274,7 @@ async fn allocate_once(app: &App, origin: &Origin, tenant: &Tenant, request: All
         Some((entry, state)) if entry.settings == settings => (StatusCode::OK, entry, Some(state)),
         Some(_) => {
             let detail = "a room of this name exists with other settings; change them with PATCH";
-            return Err(Problem::new(StatusCode::CONFLICT, "room_exists", detail));
+            return Err(Problem::new(Code::RoomExists, detail));
         }
     };
     let body = serde_json::to_vec(&view(app, origin, &entry, state.as_ref())).map_err(|_| Problem::internal())?;
@@ -297,7 +332,7 @@ pub async fn list(
     }
     let last = entries.last().filter(|_| has_next);
     let next_cursor = last.map(|entry| body::cursor(entry.name.as_str()));
-    Ok(Json(serde_json::json!({"rooms": rooms, "next_cursor": next_cursor})).into_response())
+    Ok(Json(RoomsView { rooms, next_cursor }).into_response())
 }
 
 /// `GET /v1/rooms/{name}`
@@ -358,75 +393,17 @@ pub async fn end(
     .await
 }
 
-#[derive(Deserialize)]
+/// A message of the server to participants.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct TokenRequest {
-    identity: String,
-    name: Option<String>,
-    metadata: Option<String>,
-    #[serde(default)]
-    attributes: BTreeMap<String, String>,
-    #[serde(default)]
-    grants: StrictGrants,
-    ttl_s: Option<u64>,
-}
-
-/// `POST /v1/rooms/{name}/tokens`
-pub async fn mint_token(
-    State(app): State<Arc<App>>,
-    Path(room): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let tenant = auth::server(app.keys(), &headers, Right::AdministerRoom(&room))?;
-    let request: TokenRequest = body::json(&headers, body).await?;
-    let mut fields = Fields::default();
-    fields.check("/identity", limits::identity(&request.identity));
-    if !app.config.privacy.allow_personal_identities {
-        fields.check("/identity", limits::pseudonym(&request.identity));
-    }
-    fields.check("/name", limits::display_name(request.name.as_deref().unwrap_or_default()));
-    fields.check("/metadata", limits::metadata(request.metadata.as_deref().unwrap_or_default()));
-    fields.check("/attributes", limits::attributes(&request.attributes));
-    fields.check_range("/ttl_s", request.ttl_s, 1..=TTL_MAX_S);
-    fields.finish()?;
-    // With auto_create the room may come to be with the join.
-    if !app.config.rooms.auto_create {
-        find(&app, &tenant, &room.as_str().into())?;
-    }
-    let profile = Profile {
-        identity: Identity::from(request.identity),
-        name: request.name.unwrap_or_default().into(),
-        metadata: request.metadata.unwrap_or_default().into(),
-        attributes: request.attributes.into_iter().map(|(key, value)| (key, value.into())).collect(),
-        grants: request.grants.0.apply(&Grants::default()),
-    };
-    let (token, expires_at) = sign(&app, &tenant, &room, &profile, request.ttl_s.unwrap_or(TTL_DEFAULT_S))?;
-    let body = Json(serde_json::json!({"token": token, "expires_at": expires_at}));
-    Ok((StatusCode::CREATED, body).into_response())
-}
-
-/// A token with which `profile` can join, and until when.
-pub fn sign(
-    app: &App,
-    tenant: &Tenant,
-    room: &str,
-    profile: &Profile,
-    ttl_s: u64,
-) -> Result<(String, String), Problem> {
-    let secret = app.keys().get(tenant.key()).ok_or_else(Problem::internal)?;
-    let now = app.clock.unix_seconds();
-    let token = token::mint(&Claims::for_join(tenant.key(), room, profile), secret, now, ttl_s)
-        .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", error.to_string()))?;
-    Ok((token, clock::format_unix(now + ttl_s)))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MessageRequest {
+pub struct MessageRequest {
+    #[schemars(length(max = TOPIC_MAX_CHARS))]
     topic: String,
+    /// Any JSON of at most 15 KiB.
     data: serde_json::Value,
+    /// The identities it is for; everyone if empty.
     #[serde(default)]
+    #[schemars(length(max = RECEIVERS_MAX))]
     to: Vec<String>,
 }
 

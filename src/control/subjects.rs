@@ -2,6 +2,7 @@
 //!
 //! Who the person behind an identity is, the tenant alone knows (Art. 11).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -9,6 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -16,7 +18,7 @@ use super::app::{App, uninterrupted};
 use super::auth::{self, Right};
 use super::body::{self, Fields};
 use super::edge::RequestName;
-use super::limits;
+use super::limits::{self, IdentityText};
 use super::problem::Problem;
 use super::usage::RecordView;
 use crate::command::{Command, EndReason, Refusal};
@@ -40,19 +42,36 @@ const FIELDS: [(&str, &str); 10] = [
     ("events", "what the service was told about the person"),
 ];
 
-#[derive(Deserialize)]
+/// Several people at once.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Batch {
+pub struct Batch {
+    #[schemars(with = "Vec<IdentityText>", length(min = 1, max = BATCH_MAX))]
     identities: Vec<String>,
 }
 
 /// What an erasure did.
-#[derive(Serialize)]
-struct ErasedView {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Erasure")]
+pub struct ErasedView {
+    /// Records that lost the person.
     records: u64,
+    /// Events that did.
     events: u64,
     /// Sessions that were running.
     sessions: u64,
+}
+
+/// Everything that is kept about a person.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Export")]
+pub struct ExportView<'a> {
+    /// What the fields mean.
+    fields: BTreeMap<&'static str, &'static str>,
+    records: Vec<RecordView<'a>>,
+    /// As webhooks have them.
+    #[schemars(with = "Vec<serde_json::Map<String, Value>>")]
+    events: Vec<Value>,
 }
 
 /// `GET /v1/subjects/{identity}`
@@ -63,6 +82,7 @@ pub async fn export(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let tenant = auth::server(app.keys(), &headers, Right::Account)?;
+    check(&identity)?;
     export_all(&app, &tenant, &request, &[identity.into()]).await
 }
 
@@ -86,6 +106,7 @@ pub async fn erase(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let tenant = auth::server(app.keys(), &headers, Right::Account)?;
+    check(&identity)?;
     uninterrupted(async move { erase_all(&app, &tenant, &request, &[identity.into()]).await }).await
 }
 
@@ -99,6 +120,13 @@ pub async fn erase_batch(
     let tenant = auth::server(app.keys(), &headers, Right::Account)?;
     let identities = read_batch(&headers, body).await?;
     uninterrupted(async move { erase_all(&app, &tenant, &request, &identities).await }).await
+}
+
+/// What nobody can be called is a mistake of the caller's, and must not look like a person of whom nothing is kept.
+fn check(identity: &str) -> Result<(), Problem> {
+    let mut fields = Fields::default();
+    fields.check("{identity}", limits::identity(identity));
+    fields.finish()
 }
 
 async fn read_batch(headers: &HeaderMap, body: Body) -> Result<Vec<Identity>, Problem> {
@@ -125,11 +153,9 @@ async fn export_all(
     let (records, events) = (export.records.len(), export.events.len());
     let detail = format!("{} identities, {records} records, {events} events, request {request}", identities.len());
     audit(app, tenant, AuditAction::Export, detail).await?;
-    let records: Vec<_> = export.records.iter().map(RecordView::of).collect();
-    let events: Vec<Value> = export.events.iter().filter_map(|body| serde_json::from_str(body).ok()).collect();
-    let fields: serde_json::Map<String, Value> =
-        FIELDS.iter().map(|(field, meaning)| ((*field).to_owned(), (*meaning).into())).collect();
-    Ok(Json(serde_json::json!({"fields": fields, "records": records, "events": events})).into_response())
+    let records = export.records.iter().map(RecordView::of).collect();
+    let events = export.events.iter().filter_map(|body| serde_json::from_str(body).ok()).collect();
+    Ok(Json(ExportView { fields: FIELDS.into(), records, events }).into_response())
 }
 
 async fn erase_all(

@@ -1,9 +1,11 @@
 //! Access tokens: JWTs as the LiveKit server SDKs mint them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -63,8 +65,9 @@ pub struct VideoGrant {
 }
 
 /// What a participant may do, every part optional: in tokens, in requests and on the command line.
-#[derive(Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(rename = "Grants")]
 pub struct GrantsPatch {
     #[serde(alias = "can_publish", skip_serializing_if = "Option::is_none")]
     pub can_publish: Option<bool>,
@@ -73,6 +76,7 @@ pub struct GrantsPatch {
     #[serde(alias = "can_publish_data", skip_serializing_if = "Option::is_none")]
     pub can_publish_data: Option<bool>,
     /// An empty list allows every source, as with LiveKit. Words that name no source allow none.
+    #[schemars(with = "Option<Vec<SourceWord>>")]
     #[serde(alias = "can_publish_sources", skip_serializing_if = "Option::is_none")]
     pub can_publish_sources: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,6 +120,23 @@ impl GrantsPatch {
     }
 }
 
+/// A source that a token can name.
+struct SourceWord;
+
+impl JsonSchema for SourceWord {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "SourceWord".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "enum": SOURCES.map(|(word, _)| word)})
+    }
+}
+
 /// [`GrantsPatch`] of a request, where a misspelt grant must not go unnoticed.
 #[derive(Clone, Default)]
 pub struct StrictGrants(pub GrantsPatch);
@@ -132,6 +153,19 @@ impl<'de> Deserialize<'de> for StrictGrants {
         let grants: GrantsPatch = serde_json::from_value(map.into()).map_err(D::Error::custom)?;
         grants.check().map_err(D::Error::custom)?;
         Ok(Self(grants))
+    }
+}
+
+impl JsonSchema for StrictGrants {
+    fn schema_name() -> Cow<'static, str> {
+        "GrantsRequest".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = GrantsPatch::json_schema(generator);
+        schema.insert("description".to_owned(), "Those left out are as before, or as in tokens.".into());
+        schema.insert("additionalProperties".to_owned(), false.into());
+        schema
     }
 }
 

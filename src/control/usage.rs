@@ -6,13 +6,17 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::app::App;
 use super::auth::{self, Right};
 use super::body::{self, Fields, Page};
 use super::problem::Problem;
-use crate::ids::Tenant;
+use crate::command::{EndReason, Transport};
+use crate::config::IpMode;
+use crate::ids::{CallId, RecordId, Tenant};
+use crate::ledger::client::{ClientKind, Os};
 use crate::ledger::record::{CallRow, Day, SessionRow, UnixMs};
 use crate::ledger::store::{DayUsage, Filter, Place, RecordFilter, RoomUsage};
 
@@ -72,9 +76,10 @@ fn next_cursor<T>(rows: &mut Vec<T>, limit: usize, place: impl Fn(&T) -> (UnixMs
 }
 
 /// A call as the API shows it.
-#[derive(Serialize)]
-struct CallView<'a> {
-    call: String,
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Call")]
+pub struct CallView<'a> {
+    call: CallId,
     room: &'a str,
     started_at: UnixMs,
     ended_at: Option<UnixMs>,
@@ -83,6 +88,7 @@ struct CallView<'a> {
     peak_participants: u32,
     rx_bytes: u64,
     tx_bytes: u64,
+    #[schemars(with = "Option<EndReason>")]
     end_reason: Option<&'a str>,
     /// It is over: nothing here changes any more.
     r#final: bool,
@@ -91,7 +97,7 @@ struct CallView<'a> {
 impl<'a> CallView<'a> {
     fn of(row: &'a CallRow) -> Self {
         Self {
-            call: row.call.to_string(),
+            call: row.call,
             room: row.room_name.as_str(),
             started_at: row.started_at,
             ended_at: row.ended_at,
@@ -107,10 +113,11 @@ impl<'a> CallView<'a> {
 }
 
 /// A record as the API shows it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Record")]
 pub struct RecordView<'a> {
-    record_id: String,
-    call: String,
+    record_id: RecordId,
+    call: CallId,
     room: &'a str,
     /// None once the person was erased.
     identity: Option<&'a str>,
@@ -122,15 +129,23 @@ pub struct RecordView<'a> {
     audio_published_ms: u64,
     video_published_ms: u64,
     ip: IpView<'a>,
+    #[schemars(with = "Option<Os>")]
     os: Option<&'static str>,
+    #[schemars(with = "Option<ClientKind>")]
     client: Option<&'static str>,
+    #[schemars(with = "Transport")]
     transport: &'static str,
+    #[schemars(with = "Option<EndReason>")]
     end_reason: Option<&'a str>,
+    /// It is over: nothing here changes any more.
     r#final: bool,
 }
 
-#[derive(Serialize)]
-struct IpView<'a> {
+/// The client's address, as much of it as is kept.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Address")]
+pub struct IpView<'a> {
+    #[schemars(extend("enum" = IpMode::ALL.map(IpMode::as_str)))]
     mode: &'static str,
     value: Option<&'a str>,
 }
@@ -141,8 +156,8 @@ impl<'a> RecordView<'a> {
         let person = row.person.as_ref();
         let value = person.map(|person| person.ip.value.as_str()).filter(|value| !value.is_empty());
         Self {
-            record_id: row.record.to_string(),
-            call: row.call.to_string(),
+            record_id: row.record,
+            call: row.call,
             room: row.room_name.as_str(),
             identity: person.map(|person| person.identity.as_str()),
             joined_at: row.joined_at,
@@ -162,6 +177,32 @@ impl<'a> RecordView<'a> {
     }
 }
 
+/// A page of calls, by their start.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Calls")]
+pub struct CallsView<'a> {
+    calls: Vec<CallView<'a>>,
+    /// Null on the last page.
+    next_cursor: Option<String>,
+}
+
+/// A page of records, by their start.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Records")]
+pub struct RecordsView<'a> {
+    records: Vec<RecordView<'a>>,
+    /// Null on the last page.
+    next_cursor: Option<String>,
+}
+
+/// Sums, and the sum of them.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "UsageList")]
+pub struct UsageListView {
+    usage: Vec<UsageView>,
+    total: UsageView,
+}
+
 /// `GET /v1/calls`
 pub async fn calls(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> Result<Response, Problem> {
     let tenant = auth::server(app.keys(), &headers, Right::Account)?;
@@ -169,8 +210,8 @@ pub async fn calls(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) ->
     let (filter, after) = (Query::of(&uri)?.filter()?, place(&page)?);
     let mut rows = app.ledger.store().calls(&tenant, &filter, after.as_ref(), page.limit as u32 + 1).await?;
     let next_cursor = next_cursor(&mut rows, page.limit, |row| (row.started_at, row.call.to_string()));
-    let calls: Vec<_> = rows.iter().map(CallView::of).collect();
-    Ok(Json(serde_json::json!({"calls": calls, "next_cursor": next_cursor})).into_response())
+    let calls = rows.iter().map(CallView::of).collect();
+    Ok(Json(CallsView { calls, next_cursor }).into_response())
 }
 
 /// `GET /v1/records`
@@ -187,12 +228,13 @@ pub async fn records(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) 
     let filter = RecordFilter { span: query.filter()?, identity, call: call.unwrap_or_default() };
     let mut rows = app.ledger.store().records(&tenant, &filter, after.as_ref(), page.limit as u32 + 1).await?;
     let next_cursor = next_cursor(&mut rows, page.limit, |row| (row.joined_at, row.record.to_string()));
-    let records: Vec<_> = rows.iter().map(RecordView::of).collect();
-    Ok(Json(serde_json::json!({"records": records, "next_cursor": next_cursor})).into_response())
+    let records = rows.iter().map(RecordView::of).collect();
+    Ok(Json(RecordsView { records, next_cursor }).into_response())
 }
 
 /// Sums of a day, of a room, or of all that was asked for.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, JsonSchema)]
+#[schemars(rename = "Usage")]
 pub struct UsageView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub day: Option<Day>,
@@ -275,7 +317,7 @@ pub async fn usage(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) ->
         false => usage_by_day(&app, &tenant, &span).await?,
     };
     let total = usage.iter().fold(UsageView::default(), UsageView::add);
-    Ok(Json(serde_json::json!({"usage": usage, "total": total})).into_response())
+    Ok(Json(UsageListView { usage, total }).into_response())
 }
 
 async fn usage_by_day(app: &App, tenant: &Tenant, span: &Filter) -> Result<Vec<UsageView>, Problem> {

@@ -3,6 +3,10 @@
 //! A `User-Agent` can single out a person, so nothing of its text leaves [`reduce`]. It is also a claim: an iPad that
 //! asks for desktop sites, as it does by default, says it is a Mac, and is counted as one.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
 /// How much of a `User-Agent` is looked at, in bytes. Real ones have 20 to 300.
 const LOOKED_AT_BYTES: usize = 1024;
 
@@ -28,6 +32,17 @@ macro_rules! words {
             /// What a word stands for.
             pub fn from_word(word: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|one| one.as_str() == word)
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                let words: Vec<_> = Self::ALL.iter().map(|one| one.as_str()).collect();
+                json_schema!({"type": "string", "enum": words})
             }
         }
     };

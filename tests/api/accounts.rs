@@ -139,6 +139,10 @@ async fn a_person_is_exported_and_erased_and_a_second_time_nothing_is_left() {
     assert_eq!((&export["records"], export["fields"].is_object()), (&json!([]), true));
     let nobody = server.call("POST", "/v1/subjects/erase").json(&json!({"identities": []}));
     refused(nobody, 422, "invalid_request", "nobody").await;
+    let impossible = format!("/v1/subjects/{}", "a".repeat(129));
+    for method in ["GET", "DELETE"] {
+        refused(server.call(method, &impossible), 422, "invalid_request", "not an identity").await;
+    }
     server.stop().await;
 }
 

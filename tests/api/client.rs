@@ -9,6 +9,8 @@ use stube::config::Config;
 use stube::run::{self, Running};
 use tempfile::TempDir;
 
+use crate::described;
+
 /// Two tenants.
 pub const KEY: &str = "mapservice";
 pub const SECRET: &str = "the-map-service-secret-is-this-long";
@@ -146,12 +148,22 @@ pub fn join_token(room: &str, identity: &str) -> String {
     sign(SECRET, json!({"sub": identity, "video": {"room": room, "roomJoin": true}}))
 }
 
+/// Sends; what was asked, and the answer.
+async fn sent(request: RequestBuilder, what: &str) -> (String, String, Response) {
+    let (client, request) = request.build_split();
+    let request = request.unwrap_or_else(|error| panic!("{what}: {error}"));
+    let (method, path) = (request.method().to_string(), request.url().path().to_owned());
+    let response = client.execute(request).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    (method, path, response)
+}
+
 /// Sends, and expects a problem of this status and code; returns its body.
 pub async fn refused(request: RequestBuilder, status: u16, code: &str, what: &str) -> Value {
-    let response = request.send().await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    let (method, path, response) = sent(request, what).await;
     let (actual, media_type) = (response.status().as_u16(), header(&response, "content-type"));
     let retry_after = header(&response, "retry-after");
     let text = response.text().await.unwrap_or_default();
+    described::check(&method, &path, actual, &media_type, &text);
     assert_eq!(actual, status, "{what}: {text}");
     assert_eq!(media_type, "application/problem+json", "{what}");
     let problem: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{what}: {text}"));
@@ -167,9 +179,10 @@ pub async fn refused(request: RequestBuilder, status: u16, code: &str, what: &st
 
 /// Sends, and expects success of this status with JSON.
 pub async fn answered(request: RequestBuilder, status: u16, what: &str) -> Value {
-    let response = request.send().await.unwrap_or_else(|error| panic!("{what}: {error}"));
-    let actual = response.status().as_u16();
+    let (method, path, response) = sent(request, what).await;
+    let (actual, media_type) = (response.status().as_u16(), header(&response, "content-type"));
     let text = response.text().await.unwrap_or_default();
     assert_eq!(actual, status, "{what}: {text}");
+    described::check(&method, &path, actual, &media_type, &text);
     serde_json::from_str(&text).unwrap_or(Value::Null)
 }

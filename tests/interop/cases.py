@@ -17,6 +17,7 @@ import tokens
 import unsent
 import webhooks
 from aiortc_peer import TONE_HZ, Player, only_srtp_profile, publish, srtp_profiles
+from document import as_map_service, as_nobody, as_participant
 from server import CONNECT_TIMEOUT_S, Server, until
 
 HERE = pathlib.Path(__file__).parent
@@ -165,6 +166,9 @@ CASES = {
     "ffmpeg-passive": ffmpeg_to_aiortc,
     "ffmpeg-active": lambda server, room: ffmpeg_to_aiortc(server, room, "-whip_flags", "dtls_active"),
     "gstreamer-rsa": gstreamer_is_refused,
+    "openapi-map-service": as_map_service,
+    "openapi-participant": as_participant,
+    "openapi-nobody": as_nobody,
     # Once more: what came before has left the server whole.
     "aiortc-again": lambda server, room: aiortc_to_aiortc(server, room, "vp8"),
 }
