@@ -44,6 +44,7 @@ fn joins(operation: Operation) -> Operation {
 
 fn probe() -> Operation {
     Operation::new(TAG, "get", SESSION, "probeSession", "Find out whether a session lives")
+        .for_holders()
         .with(&["session"])
         .answers_nothing(204, "It does.")
         .fails(&[Code::SessionNotFound])
