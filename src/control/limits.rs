@@ -89,7 +89,7 @@ pub fn attributes(attributes: &BTreeMap<String, String>) -> Result<(), String> {
     Ok(())
 }
 
-/// No control characters (Unicode's category Cc), as in [`line`].
+/// No control characters (Unicode's category Cc), as in [`line()`].
 const LINE_PATTERN: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 
 /// What the API's document says of a text: the same limits as a schema.

@@ -31,7 +31,7 @@ const TTL_MAX_S: u64 = 7 * 86_400;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
-    /// A pseudonym: what looks like an e-mail address or a phone number is refused, unless the server is told otherwise.
+    /// A pseudonym: what looks like an e-mail address or a phone number is refused, unless the server allows it.
     #[schemars(with = "IdentityText")]
     identity: String,
     /// What other participants see.

@@ -36,15 +36,15 @@ const TAGS: [(&str, &str); 6] = [
 ];
 
 /// What holds for every operation.
-const ABOUT: &str = "The HTTP API of Stube, a selective forwarding media server. The whole contract, with the data \
-channel, SDP and webhooks, is docs/protocol.md.\n\n\
+const ABOUT: &str = "The HTTP API of Stube, a selective forwarding media server. The whole contract, with the \
+data channel, SDP and webhooks, is docs/protocol.md.\n\n\
 Within version 1 fields, codes and paths are only added: ignore what you do not know. Times are RFC 3339 in UTC with \
 milliseconds, durations end in `_ms` or `_s`, sizes are bytes. Whole numbers are written without a fraction: `1`, not \
-`1.0`. Unknown fields of a request are an error, so that a misspelt setting does not pass silently; an empty body counts \
-as `{}`.\n\n\
+`1.0`. Unknown fields of a request are an error, so that a misspelt setting does not pass silently; an empty body \
+counts as `{}`.\n\n\
 Every error is `application/problem+json` (RFC 9457). Decide by its `code`. An unknown path is 404 `not_found`, a \
-method that a path does not have 405 `method_not_allowed` with `Allow`. What belongs to another tenant is 404, as if it \
-did not exist.\n\n\
+method that a path does not have 405 `method_not_allowed` with `Allow`. What belongs to another tenant is 404, as if \
+it did not exist.\n\n\
 Every path answers `OPTIONS`, and `HEAD` where it has `GET`. A request may take 15 s from its head to its answer.\n\n\
 Another listener, for the operator alone (127.0.0.1:6789 by default), has `/metrics` for Prometheus, `/healthz` and \
 `/readyz`. They are not part of this document; docs/operations.md describes them.";

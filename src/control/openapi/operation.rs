@@ -138,7 +138,7 @@ impl Operation {
         Self { caller: Caller::Holder, ..self }
     }
 
-    /// Parameters, by their names in [`super::parameters`].
+    /// Parameters, by their names in [`super::parameters::parameters`].
     pub fn with(mut self, parameters: &[&'static str]) -> Self {
         self.parameters.extend(parameters);
         self
@@ -205,7 +205,7 @@ impl Operation {
         self
     }
 
-    /// Headers of the answer described last, by their names in [`super::headers`].
+    /// Headers of the answer described last, by their names in [`super::parameters::headers`].
     pub fn headers(mut self, names: &[&'static str]) -> Self {
         if let Some(last) = self.answers.last_mut() {
             last.headers.extend(names);
