@@ -2,12 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { pause } from './harness/eventually.js';
+import { eventually, pause } from './harness/eventually.js';
 import { Peer } from './harness/peer.js';
 import { useWorld } from './harness/world.js';
 
-/** How long each one listens, and the part of the samples that may be made up in that time. */
-const LISTEN_MS = 5_000;
+/** How much each one listens to, 20 ms a packet, and the part of the samples that may be made up in that time. */
+const LISTEN_PACKETS = 200;
+/** How long that may take: a machine kept busy by others makes less sound than it should. */
+const LISTEN_MAX_MS = 20_000;
 /** What came before from somebody else is played by then. */
 const SETTLE_MS = 2_000;
 const CONCEALED_MAX = 0.02;
@@ -43,8 +45,11 @@ async function listen(viewer, identity, name) {
   const { mid } = await viewer.hears(identity, 'microphone');
   await pause(SETTLE_MS);
   const before = await viewer.do('inbound', mid);
-  await pause(LISTEN_MS);
-  const after = await viewer.do('inbound', mid);
+  let after;
+  await eventually(`${name} listens to ${identity}`, async () => {
+    after = await viewer.do('inbound', mid);
+    return after.packetsReceived - before.packetsReceived >= LISTEN_PACKETS;
+  }, LISTEN_MAX_MS);
   const grown = (key) => (after[key] ?? 0) - (before[key] ?? 0);
   const got = {
     packets: grown('packetsReceived'),
@@ -56,7 +61,7 @@ async function listen(viewer, identity, name) {
   };
   const figures = `${identity} to ${name}: ${JSON.stringify(got)}`;
   console.log(figures);
-  assert.ok(got.packets > 200 && got.energy > 1e-4 && got.decoded > 0.9 * got.played, figures);
+  assert.ok(got.energy > 1e-4 && got.decoded > 0.9 * got.played, figures);
   assert.ok(got.concealed < CONCEALED_MAX * got.played, figures);
   return got;
 }
