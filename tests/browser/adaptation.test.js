@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { startChromium, startFirefox } from './harness/browsers.js';
 import { eventually, pause } from './harness/eventually.js';
+import { measured } from './harness/host.js';
 import { LONG } from './harness/left-out.js';
 import { Namespace } from './harness/netns.js';
 import { Peer } from './harness/peer.js';
@@ -58,19 +59,22 @@ describe('adaptive quality', () => {
     for (const [name, home] of Object.entries(homes)) browsers[name] = await startChromium(home);
     room = await server.room('adaptation');
   });
-  afterEach(async () => {
-    for (const close of diaries.splice(0)) close();
-    for (const peer of present.splice(0)) await peer.leave();
-    await browsers.firefox?.close();
-    delete browsers.firefox;
-    for (const home of Object.values(homes)) await Promise.all([home.widen(), home.calm()]);
-  });
+  afterEach(clear);
   after(async () => {
     for (const browser of Object.values(browsers)) await browser.close();
     await server?.stop();
     for (const home of Object.values(homes)) await home.stop();
     site.close();
   });
+
+  /** Everyone leaves, and every link is free. */
+  async function clear() {
+    for (const close of diaries.splice(0)) close();
+    for (const peer of present.splice(0)) await peer.leave();
+    await browsers.firefox?.close();
+    delete browsers.firefox;
+    for (const home of Object.values(homes)) await Promise.all([home.widen(), home.calm()]);
+  }
 
   async function join(where, identity, options) {
     const peer = await Peer.join({ site, server, browser: browsers[where] }, room, identity, options);
@@ -103,7 +107,7 @@ describe('adaptive quality', () => {
     return sights;
   }
 
-  test('each link gets what it takes', async (context) => {
+  test('each link gets what it takes', measured(clear, async (context) => {
     const publisher = await publish('ada', { camera: SIMULCAST });
     const viewers = await viewFrom(publisher, { narrow: NARROW_KBIT, middle: MIDDLE_KBIT, free: null });
     const [narrow, middle, free] = viewers;
@@ -117,9 +121,9 @@ describe('adaptive quality', () => {
     assert.ok(sights[0].share((height) => height < HEIGHT / 2) > 0.6, 'the narrow link carries the small picture');
     assert.ok(sights[1].share((height) => height >= HEIGHT / 2) > 0.9, 'the middle one half the height at least');
     assert.ok(sights[2].share((height) => height === HEIGHT) > 0.9, 'the free one all');
-  });
+  }));
 
-  test('a link that becomes narrow gets less at once, and all again when it is free', async (context) => {
+  test('a link that becomes narrow gets less at once, and all again when it is free', measured(clear, async (context) => {
     const publisher = await publish('ada', { camera: SIMULCAST });
     const viewer = await view('free', publisher);
     await viewer.awaitHeight({ least: HEIGHT, withinMs: SETTLE_MS });
@@ -134,9 +138,9 @@ describe('adaptive quality', () => {
     const rose = await viewer.awaitHeight({ least: HEIGHT, withinMs: 20_000 });
     context.diagnostic(`free again: full size after ${rose} ms; ${await viewer.story()}`);
     seen.assertFlows();
-  });
+  }));
 
-  test('a small tile gets the small encoding, and the others stop', async (context) => {
+  test('a small tile gets the small encoding, and the others stop', measured(clear, async (context) => {
     const publisher = await publish('ada', { camera: SIMULCAST });
     const viewer = await view('free', publisher);
     await viewer.awaitHeight({ least: HEIGHT, withinMs: SETTLE_MS });
@@ -156,9 +160,9 @@ describe('adaptive quality', () => {
     const rose = await viewer.awaitHeight({ least: HEIGHT, withinMs: 5_000 });
     context.diagnostic(`full size after ${rose} ms; ${await viewer.story()}; ${await storyOf(publisher)}`);
     assert.ok(rose < 2_000, `${rose} ms`);
-  });
+  }));
 
-  test('some loss is no reason for less', LONG, async (context) => {
+  test('some loss is no reason for less', LONG, measured(clear, async (context) => {
     const publisher = await publish('ada', { camera: SIMULCAST });
     const viewer = await view('free', publisher);
     await viewer.awaitHeight({ least: HEIGHT, withinMs: SETTLE_MS });
@@ -169,9 +173,9 @@ describe('adaptive quality', () => {
     seen.assertFlows();
     assert.ok(seen.frozen < FROZEN_MAX, `frozen for ${seen.frozen} of the time`);
     assert.ok(seen.share((height) => height === HEIGHT) > 0.9, 'full size');
-  });
+  }));
 
-  test('whoever joins on a good link soon has all', async (context) => {
+  test('whoever joins on a good link soon has all', measured(clear, async (context) => {
     const publisher = await publish('ada', { camera: SIMULCAST });
     // Whoever else is there keeps all encodings alive.
     const other = await view('free', publisher);
@@ -181,9 +185,9 @@ describe('adaptive quality', () => {
     const joiner = await view('middle', publisher);
     const took = await joiner.awaitHeight({ least: HEIGHT, withinMs: 8_000 });
     context.diagnostic(`full size after ${Math.round(performance.now() - begin)} ms, of which ${took} ms after the join; ${await joiner.story()}`);
-  });
+  }));
 
-  test('whoever waits alone in the room is seen by who comes later', async (context) => {
+  test('whoever waits alone in the room is seen by who comes later', measured(clear, async (context) => {
     const publisher = await publish('alone', { camera: SIMULCAST });
     await eventually('nothing is needed', async () => (
       (await publisher.do('heard', 'publish')).at(-1)?.layers.every(({ active }) => !active)
@@ -191,9 +195,9 @@ describe('adaptive quality', () => {
     const viewer = await view('free', publisher);
     const took = await viewer.awaitHeight({ least: HEIGHT, withinMs: 10_000 });
     context.diagnostic(`full size after ${took} ms; ${await viewer.story()}; ${await storyOf(publisher)}`);
-  });
+  }));
 
-  test('an encoding that has not come yet is asked for', async (context) => {
+  test('an encoding that has not come yet is asked for', measured(clear, async (context) => {
     const encodings = [4, 2, 1].map((scaleResolutionDownBy, index) => (
       { rid: 'qhf'[index], scaleResolutionDownBy, maxBitrate: [150_000, 500_000, 1_700_000][index], active: index < 2 }
     ));
@@ -205,9 +209,9 @@ describe('adaptive quality', () => {
     ), 8_000).catch(() => context.diagnostic('it has been needed all along'));
     const took = await viewer.awaitHeight({ least: HEIGHT, withinMs: 10_000 });
     context.diagnostic(`full size after ${took} ms; ${await viewer.story()}; ${await storyOf(publisher)}`);
-  });
+  }));
 
-  test('Firefox on a narrow link gets a small picture that moves', LONG, async (context) => {
+  test('Firefox on a narrow link gets a small picture that moves', LONG, measured(clear, async (context) => {
     const publisher = await publish('ada', { camera: SIMULCAST });
     browsers.firefox = await startFirefox(homes.narrow, firefoxPort);
     await homes.narrow.narrow(NARROW_KBIT);
@@ -216,13 +220,13 @@ describe('adaptive quality', () => {
     const [seen] = await watch(context, [viewer], 12_000);
     seen.assertFlows();
     assert.ok(seen.share((height) => height < HEIGHT / 2) > 0.6, 'small');
-  });
+  }));
 
   for (const [codec, picture, links] of [
     ['VP9', SVC_PICTURE, { narrow: NARROW_KBIT, free: null, middle: MIDDLE_KBIT }],
     ['AV1', PICTURE, { narrow: NARROW_KBIT, free: null }],
   ]) {
-    test(`${codec} in spatial layers: each link gets what it takes`, LONG, async (context) => {
+    test(`${codec} in spatial layers: each link gets what it takes`, LONG, measured(clear, async (context) => {
       const encodings = [{ scalabilityMode: 'L3T3_KEY', maxBitrate: 1_500_000 }];
       const publisher = await publish(codec, { picture, camera: { codecs: [codec], encodings } });
       const viewers = await viewFrom(publisher, links);
@@ -237,11 +241,11 @@ describe('adaptive quality', () => {
       assert.ok(sights[0].share((height) => height < full) > 0.6, 'the narrow link carries a small picture');
       assert.ok(sights[1].share((height) => height === full) > 0.9, 'the free one all');
       assert.ok((sights[2]?.share((height) => height >= full / 2) ?? 1) > 0.9, 'the middle one half the height at least');
-    });
+    }));
   }
 
   for (const [what, clear] of [['but for the header of VP8', true], ['whole', false]]) {
-    test(`frames may be sealed, ${what}`, async (context) => {
+    test(`frames may be sealed, ${what}`, measured(clear, async (context) => {
       const sealed = { clear };
       const peer = await join('free', 'viewer', { devices: [], slots: SLOTS, sealed });
       const devices = ['microphone', 'camera'];
@@ -258,10 +262,10 @@ describe('adaptive quality', () => {
       await peer.hears('sealed', 'microphone');
       // Between two words nobody speaks.
       await eventually('the speaker is named', async () => (await namesOfSpeakers(peer)).join() === 'sealed');
-    });
+    }));
   }
 
-  test('talkers are named, also to whoever comes later', async (context) => {
+  test('talkers are named, also to whoever comes later', measured(clear, async (context) => {
     const ear = await join('free', 'ear', { devices: [], slots: { audio: 2, video: 0 } });
     await publish('beeper', { devices: ['microphone'] });
     await ear.hears('beeper', 'microphone');
@@ -275,7 +279,7 @@ describe('adaptive quality', () => {
     context.diagnostic(`named ${Math.round(at - begin)} ms after the talker began to join`);
     const late = await join('narrow', 'late', { devices: [], slots: { audio: 2, video: 0 } });
     await eventually('whoever comes later is told', async () => (await namesOfSpeakers(late)).includes('talker'), 3_000);
-  });
+  }));
 });
 
 /** One who watches one camera. */

@@ -1,6 +1,6 @@
 // Waiting for what must come true.
 
-import { readFileSync } from 'node:fs';
+import { jiffies, stolenSince } from './host.js';
 
 const EVERY_MS = 100;
 /** Hosts lend this machine's cores to others, at times nearly all. That time does not count, up to so many times as long. */
@@ -30,17 +30,7 @@ export async function eventually(what, ask, withinMs = 10_000) {
 
 /** How long this machine has had since then, in milliseconds. */
 function passedMs(begin) {
-  const elapsed = performance.now() - begin.at;
-  const now = jiffies();
-  const stolen = (now.stolen - begin.stolen) / Math.max(1, now.total - begin.total);
-  return elapsed * Math.max(1 - stolen, 1 / LONGEST);
-}
-
-/** Time of all cores since the machine started: what its host gave to others, and in all (proc_stat(5)). */
-function jiffies() {
-  const [cores] = readFileSync('/proc/stat', 'utf8').split('\n', 1);
-  const times = cores.split(/\s+/).slice(1, 9).map(Number);
-  return { stolen: times[7], total: times.reduce((sum, time) => sum + time, 0) };
+  return (performance.now() - begin.at) * Math.max(1 - stolenSince(begin), 1 / LONGEST);
 }
 
 export function pause(ms) {
