@@ -43,7 +43,7 @@ class Crash:
         self.start_s = 0.5
         self.before = {}  # records of earlier rounds, which never change again
         self.all = Findings()
-        self.standstill = Standstill()
+        self.standstill = Standstill(server.state)
         self.fewest = ROOMS * PARTICIPANTS * len(TENANTS)
         self.recoveries = collections.Counter()  # by whether there were open records before and after
 
@@ -80,7 +80,7 @@ class Crash:
             f"{found.crashed} cut off, {found.ended} ended before, {found.unrecorded} unrecorded; "
             f"worst loss {f'{found.loss_s:.3f} s' if found.losses else 'none'}"
             f"{f'; then {kills} starts killed' if kills else ''}"
-            f"; stood still for {stood_still_s * 1000:.0f} ms"
+            f"; machine and disk stood still for {stood_still_s * 1000:.0f} ms"
             f"{'' if warning_s is None else f'; {warning_s * 1000:.0f} ms after SIGTERM'}",
             flush=True)
 
