@@ -59,7 +59,7 @@ describe('adaptive quality', () => {
     for (const [name, home] of Object.entries(homes)) browsers[name] = await startChromium(home);
     room = await server.room('adaptation');
   });
-  afterEach(clear);
+  afterEach(startOver);
   after(async () => {
     for (const browser of Object.values(browsers)) await browser.close();
     await server?.stop();
@@ -68,7 +68,7 @@ describe('adaptive quality', () => {
   });
 
   /** Everyone leaves, and every link is free. */
-  async function clear() {
+  async function startOver() {
     for (const close of diaries.splice(0)) close();
     for (const peer of present.splice(0)) await peer.leave();
     await browsers.firefox?.close();
@@ -107,7 +107,7 @@ describe('adaptive quality', () => {
     return sights;
   }
 
-  test('each link gets what it takes', measured(clear, async (context) => {
+  test('each link gets what it takes', measured(startOver, async (context) => {
     const publisher = await publish('ada', { camera: SIMULCAST });
     const viewers = await viewFrom(publisher, { narrow: NARROW_KBIT, middle: MIDDLE_KBIT, free: null });
     const [narrow, middle, free] = viewers;
@@ -123,7 +123,7 @@ describe('adaptive quality', () => {
     assert.ok(sights[2].share((height) => height === HEIGHT) > 0.9, 'the free one all');
   }));
 
-  test('a link that becomes narrow gets less at once, and all again when it is free', measured(clear, async (context) => {
+  test('a link that becomes narrow gets less at once, and all again when it is free', measured(startOver, async (context) => {
     const publisher = await publish('ada', { camera: SIMULCAST });
     const viewer = await view('free', publisher);
     await viewer.awaitHeight({ least: HEIGHT, withinMs: SETTLE_MS });
@@ -140,7 +140,7 @@ describe('adaptive quality', () => {
     seen.assertFlows();
   }));
 
-  test('a small tile gets the small encoding, and the others stop', measured(clear, async (context) => {
+  test('a small tile gets the small encoding, and the others stop', measured(startOver, async (context) => {
     const publisher = await publish('ada', { camera: SIMULCAST });
     const viewer = await view('free', publisher);
     await viewer.awaitHeight({ least: HEIGHT, withinMs: SETTLE_MS });
@@ -162,7 +162,7 @@ describe('adaptive quality', () => {
     assert.ok(rose < 2_000, `${rose} ms`);
   }));
 
-  test('some loss is no reason for less', LONG, measured(clear, async (context) => {
+  test('some loss is no reason for less', LONG, measured(startOver, async (context) => {
     const publisher = await publish('ada', { camera: SIMULCAST });
     const viewer = await view('free', publisher);
     await viewer.awaitHeight({ least: HEIGHT, withinMs: SETTLE_MS });
@@ -175,7 +175,7 @@ describe('adaptive quality', () => {
     assert.ok(seen.share((height) => height === HEIGHT) > 0.9, 'full size');
   }));
 
-  test('whoever joins on a good link soon has all', measured(clear, async (context) => {
+  test('whoever joins on a good link soon has all', measured(startOver, async (context) => {
     const publisher = await publish('ada', { camera: SIMULCAST });
     // Whoever else is there keeps all encodings alive.
     const other = await view('free', publisher);
@@ -187,7 +187,7 @@ describe('adaptive quality', () => {
     context.diagnostic(`full size after ${Math.round(performance.now() - begin)} ms, of which ${took} ms after the join; ${await joiner.story()}`);
   }));
 
-  test('whoever waits alone in the room is seen by who comes later', measured(clear, async (context) => {
+  test('whoever waits alone in the room is seen by who comes later', measured(startOver, async (context) => {
     const publisher = await publish('alone', { camera: SIMULCAST });
     await eventually('nothing is needed', async () => (
       (await publisher.do('heard', 'publish')).at(-1)?.layers.every(({ active }) => !active)
@@ -197,7 +197,7 @@ describe('adaptive quality', () => {
     context.diagnostic(`full size after ${took} ms; ${await viewer.story()}; ${await storyOf(publisher)}`);
   }));
 
-  test('an encoding that has not come yet is asked for', measured(clear, async (context) => {
+  test('an encoding that has not come yet is asked for', measured(startOver, async (context) => {
     const encodings = [4, 2, 1].map((scaleResolutionDownBy, index) => (
       { rid: 'qhf'[index], scaleResolutionDownBy, maxBitrate: [150_000, 500_000, 1_700_000][index], active: index < 2 }
     ));
@@ -211,7 +211,7 @@ describe('adaptive quality', () => {
     context.diagnostic(`full size after ${took} ms; ${await viewer.story()}; ${await storyOf(publisher)}`);
   }));
 
-  test('Firefox on a narrow link gets a small picture that moves', LONG, measured(clear, async (context) => {
+  test('Firefox on a narrow link gets a small picture that moves', LONG, measured(startOver, async (context) => {
     const publisher = await publish('ada', { camera: SIMULCAST });
     browsers.firefox = await startFirefox(homes.narrow, firefoxPort);
     await homes.narrow.narrow(NARROW_KBIT);
@@ -226,7 +226,7 @@ describe('adaptive quality', () => {
     ['VP9', SVC_PICTURE, { narrow: NARROW_KBIT, free: null, middle: MIDDLE_KBIT }],
     ['AV1', PICTURE, { narrow: NARROW_KBIT, free: null }],
   ]) {
-    test(`${codec} in spatial layers: each link gets what it takes`, LONG, measured(clear, async (context) => {
+    test(`${codec} in spatial layers: each link gets what it takes`, LONG, measured(startOver, async (context) => {
       const encodings = [{ scalabilityMode: 'L3T3_KEY', maxBitrate: 1_500_000 }];
       const publisher = await publish(codec, { picture, camera: { codecs: [codec], encodings } });
       const viewers = await viewFrom(publisher, links);
@@ -245,7 +245,7 @@ describe('adaptive quality', () => {
   }
 
   for (const [what, clear] of [['but for the header of VP8', true], ['whole', false]]) {
-    test(`frames may be sealed, ${what}`, measured(clear, async (context) => {
+    test(`frames may be sealed, ${what}`, measured(startOver, async (context) => {
       const sealed = { clear };
       const peer = await join('free', 'viewer', { devices: [], slots: SLOTS, sealed });
       const devices = ['microphone', 'camera'];
@@ -265,7 +265,7 @@ describe('adaptive quality', () => {
     }));
   }
 
-  test('talkers are named, also to whoever comes later', measured(clear, async (context) => {
+  test('talkers are named, also to whoever comes later', measured(startOver, async (context) => {
     const ear = await join('free', 'ear', { devices: [], slots: { audio: 2, video: 0 } });
     await publish('beeper', { devices: ['microphone'] });
     await ear.hears('beeper', 'microphone');

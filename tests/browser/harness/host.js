@@ -22,10 +22,10 @@ export function stolenSince(begin) {
 /**
  * A test that measures: if it fails while the host takes time from this machine, it says so and measures once more, and
  * a third time at most.
- * @param {() => Promise<void>} clear  what comes between two attempts
+ * @param {() => Promise<void>} startOver  what comes between two attempts
  * @param {(context: object) => Promise<void>} body
  */
-export function measured(clear, body) {
+export function measured(startOver, body) {
   return async (context) => {
     for (let attempt = 1; ; attempt += 1) {
       const begin = jiffies();
@@ -35,7 +35,7 @@ export function measured(clear, body) {
         const stolen = stolenSince(begin);
         if (attempt === ATTEMPTS || stolen < STOLEN_MIN) throw error;
         context.diagnostic(`the host took ${Math.round(stolen * 100)} % of the time; once more after: ${error.message}`);
-        await clear();
+        await startOver();
       }
     }
   };
