@@ -21,7 +21,7 @@ from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCSess
 
 from aiortc_peer import Picture, Tone
 from events import EventStream
-from own_server import OwnServer
+from own_server import OwnServer, receiver
 from server import KEY, SECRET, until
 from tokens import pyjwt
 
@@ -331,15 +331,9 @@ async def one_mode(mode):
     erase, level = MODES[mode]
     # Without a server yet: the receiver is made before it, and used after it was started.
     traces = Traces()
-    application = web.Application()
-    application.router.add_post("/hook", traces.take)
-    runner = web.AppRunner(application)
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(runner.cleanup)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0]
-        section = f'[[webhook]]\nurl = "http://{host}:{port}/hook"\nsecret = "{WEBHOOK_SECRET}"\n'
+        url = await stack.enter_async_context(receiver(traces.take))
+        section = f'[[webhook]]\nurl = "{url}"\nsecret = "{WEBHOOK_SECRET}"\n'
         environment = {
             "STUBE__HTTP__TRUSTED_PROXIES": "127.0.0.1", "STUBE__PRIVACY__IP_MODE": mode,
             "STUBE__LEDGER__CHECKPOINT_S": "1", "STUBE__LOG__LEVEL": level,

@@ -238,6 +238,16 @@ async def check_bytes(server, books):
         assert least <= counted <= most, f"{key}: {counted}, not within {least} and {most}"
 
 
+async def does_not_start(server, what):
+    """On a read-only disk it ends at once, and says what to do."""
+    with contextlib.suppress(NotReady):
+        await server.start()
+        raise AssertionError("it started on a read-only disk")
+    said = server.log_text().splitlines()[-1]
+    print(f"    {what}: status {server.process.returncode}, {said}")
+    assert "mount it writable" in said and server.process.returncode == 1, said
+
+
 async def turns_read_only(place):
     """The file system itself turns read-only (EROFS), for good: a stop still ends, a start says what is wrong, and on a
     disk that was mended records end at their last checkpoint."""
@@ -268,21 +278,11 @@ async def turns_read_only(place):
             status, ended = await server.stop(), time.monotonic()
             print(f"    noticed after {noticed_s:.1f} s; stopped with status {status} in {ended - began:.1f} s")
             assert "could not be written at the end" in server.log_text()
-            with contextlib.suppress(NotReady):
-                await server.start()
-                raise AssertionError("it started on a read-only disk")
-            said = server.log_text().splitlines()[-1]
-            print(f"    start: status {server.process.returncode}, {said}")
-            assert "mount it writable" in said and server.process.returncode == 1, said
+            await does_not_start(server, "start")
             # A disk that is mounted read-only from the start, then a writable one.
             run("umount", place)
             run("mount", "-o", "loop,ro", fault.image.name, place)
-            with contextlib.suppress(NotReady):
-                await server.start()
-                raise AssertionError("it started on a read-only disk")
-            said = server.log_text().splitlines()[-1]
-            print(f"    start on one mounted so: status {server.process.returncode}, {said}")
-            assert "mount it writable" in said and server.process.returncode == 1, said
+            await does_not_start(server, "start on one mounted so")
             run("umount", place)
             run("mount", "-o", "loop", fault.image.name, place)
             await server.start()

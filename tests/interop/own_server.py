@@ -7,10 +7,26 @@ import pathlib
 import tempfile
 
 import aiohttp
+from aiohttp import web
 
 from server import CONFIG, CONNECT_TIMEOUT_S, KEY, SECRET, Server, until
 
 START_S = 60  # a debug build on a busy machine, with a database to recover
+
+
+@contextlib.asynccontextmanager
+async def receiver(take):
+    """A webhook receiver, made before its server: `take` answers each POST. Gives the URL."""
+    application = web.Application()
+    application.router.add_post("/hook", take)
+    runner = web.AppRunner(application)
+    try:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0]
+        yield f"http://{host}:{port}/hook"
+    finally:
+        await runner.cleanup()
 
 
 class OwnServer(Server):

@@ -6,7 +6,7 @@ import json
 
 from aiohttp import web
 
-from own_server import OwnServer
+from own_server import OwnServer, receiver
 from server import until
 from tokens import OFFER, pyjwt
 
@@ -40,20 +40,14 @@ async def come_and_go(server, room):
 
 async def erased_before_it_is_sent():
     """The case: see above."""
-    receiver = RestingReceiver()
-    application = web.Application()
-    application.router.add_post("/hook", receiver.take)
-    runner = web.AppRunner(application)
+    resting = RestingReceiver()
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(runner.cleanup)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0]
-        section = f'[[webhook]]\nurl = "http://{host}:{port}/hook"\nsecret = "a plain secret, of the map service"\n'
+        url = await stack.enter_async_context(receiver(resting.take))
+        section = f'[[webhook]]\nurl = "{url}"\nsecret = "a plain secret, of the map service"\n'
         server = await stack.enter_async_context(OwnServer(section))
 
         async def came(number):
-            await until(lambda: asyncio.sleep(0, len(receiver.came) >= number), 30, f"{number} events came")
+            await until(lambda: asyncio.sleep(0, len(resting.came) >= number), 30, f"{number} events came")
 
         await server.open_room("hall")
         await came(1)
@@ -69,6 +63,6 @@ async def erased_before_it_is_sent():
         await asyncio.sleep(1.5)
         erased = await server.api("DELETE", f"/v1/subjects/{PERSON}")
         assert erased["events"] == 1, erased
-        assert len(receiver.came) == 2, "it was sent before the erasure, so this proves nothing"
+        assert len(resting.came) == 2, "it was sent before the erasure, so this proves nothing"
         await came(4)
-        assert receiver.told() == [None], f"erased while the event waited, and told all the same: {receiver.told()}"
+        assert resting.told() == [None], f"erased while the event waited, and told all the same: {resting.told()}"
