@@ -1,17 +1,11 @@
 """A server for one case alone: configured otherwise, killed and started again, its state in a folder of its own."""
 
-import asyncio
 import contextlib
-import os
 import pathlib
-import tempfile
 
-import aiohttp
 from aiohttp import web
 
-from server import CONFIG, CONNECT_TIMEOUT_S, KEY, SECRET, Server, until
-
-START_S = 60  # a debug build on a busy machine, with a database to recover
+from server import Server, until
 
 
 @contextlib.asynccontextmanager
@@ -30,45 +24,10 @@ async def receiver(take):
 
 
 class OwnServer(Server):
-    """As `Server`; `more` is added to its configuration file, `environment` holds `STUBE__…` variables."""
+    """As `Server`, with more patience: a debug build on a busy machine, with a database to recover."""
 
-    def __init__(self, more="", **environment):
-        super().__init__()
-        self.more = more
-        self.environment = environment
-
-    async def __aenter__(self):
-        self.folder = tempfile.TemporaryDirectory(prefix="stube-interop-")
-        self.state = pathlib.Path(self.folder.name, "state")
-        self.state.mkdir()
-        self.config = pathlib.Path(self.folder.name, "config.toml")
-        text = CONFIG.format(key=KEY, secret=SECRET, connect_timeout_s=CONNECT_TIMEOUT_S, **self.ports)
-        self.config.write_text(text + self.more)
-        self.log = open(pathlib.Path(self.folder.name, "log"), "w+b")
-        self.http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
-        try:
-            await self.run()
-        except BaseException:
-            await self.http.close()
-            raise
-        return self
-
-    async def run(self):
-        """Starts the process, for the first time or once more, on the same ports and state."""
-        environment = {**os.environ, "STATE_DIRECTORY": str(self.state), **self.environment}
-        self.process = await asyncio.create_subprocess_exec(
-            os.environ["STUBE_BIN"], "serve", "--config", str(self.config), env=environment, cwd=self.folder.name,
-            stdin=asyncio.subprocess.DEVNULL, stdout=self.log, stderr=self.log)
-        for _ in range(START_S * 10):
-            if self.process.returncode is not None:
-                raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.log_text()}")
-            with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError):
-                async with self.http.get(self.admin + "/readyz") as answer:
-                    if answer.status == 200:
-                        return
-            await asyncio.sleep(0.1)
-        self.process.kill()
-        raise RuntimeError(f"not ready after {START_S} s:\n{self.log_text()}")
+    START_S = 60
+    ANSWER_S = 30
 
     async def __aexit__(self, kind, *rest):
         if kind is not None:

@@ -48,29 +48,49 @@ def free_ports():
 class Server:
     """`async with Server() as server` runs it; leaving stops it by SIGTERM and expects exit status 0."""
 
-    def __init__(self):
+    START_S = 30
+    ANSWER_S = 10
+
+    def __init__(self, more="", **environment):
+        """`more` is added to its configuration file, `environment` holds `STUBE__…` variables."""
+        self.more = more
+        self.environment = environment
         self.ports = free_ports()
         self.url = f"http://127.0.0.1:{self.ports['http']}"
         self.admin = f"http://127.0.0.1:{self.ports['admin']}"
 
     async def __aenter__(self):
         self.folder = tempfile.TemporaryDirectory(prefix="stube-interop-")
-        config = pathlib.Path(self.folder.name, "config.toml")
-        config.write_text(CONFIG.format(key=KEY, secret=SECRET, connect_timeout_s=CONNECT_TIMEOUT_S, **self.ports))
+        self.state = pathlib.Path(self.folder.name, "state")
+        self.state.mkdir()
+        self.config = pathlib.Path(self.folder.name, "config.toml")
+        text = CONFIG.format(key=KEY, secret=SECRET, connect_timeout_s=CONNECT_TIMEOUT_S, **self.ports)
+        self.config.write_text(text + self.more)
         self.log = open(pathlib.Path(self.folder.name, "log"), "w+b")
+        self.http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self.ANSWER_S))
+        try:
+            await self.run()
+        except BaseException:
+            await self.http.close()
+            raise
+        return self
+
+    async def run(self):
+        """Starts the process, for the first time or once more, on the same ports and state."""
+        environment = {**os.environ, "STATE_DIRECTORY": str(self.state), **self.environment}
         self.process = await asyncio.create_subprocess_exec(
-            os.environ["STUBE_BIN"], "serve", "--config", str(config),
-            stdin=asyncio.subprocess.DEVNULL, stdout=self.log, stderr=self.log, cwd=self.folder.name)
-        self.http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
-        for _ in range(300):
+            os.environ["STUBE_BIN"], "serve", "--config", str(self.config), env=environment, cwd=self.folder.name,
+            stdin=asyncio.subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        for _ in range(self.START_S * 10):
             if self.process.returncode is not None:
                 raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.log_text()}")
             with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError):
                 async with self.http.get(self.admin + "/readyz") as answer:
                     if answer.status == 200:
-                        return self
+                        return
             await asyncio.sleep(0.1)
-        raise RuntimeError(f"not ready after 30 s:\n{self.log_text()}")
+        self.process.kill()
+        raise RuntimeError(f"not ready after {self.START_S} s:\n{self.log_text()}")
 
     async def __aexit__(self, *_):
         await self.http.close()
