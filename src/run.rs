@@ -1,5 +1,6 @@
 //! A whole server: start, wait for a signal, end calls, stop.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,13 +18,14 @@ use crate::config::{Config, ConfigError, LogFormat, MediaConfig};
 use crate::control::app::{App, fresh_seed};
 use crate::control::clock::Clock;
 use crate::control::outbox::LedgerOutbox;
-use crate::control::{admin, edge, keeper, listener, router};
+use crate::control::{admin, edge, keeper, listener, rooms, router};
 use crate::ids::{IdSource, Tenant};
 use crate::ledger::accounts::{Accounts, Beginnings};
 use crate::ledger::address::{DayKeys, DistinctAddresses, KEY_BYTES, PresentAddresses};
 use crate::ledger::book::Book;
 use crate::ledger::quota::{self, Counters, Month, MonthToDate};
-use crate::ledger::store::{AuditAction, Store, StoreError};
+use crate::ledger::record::RoomRow;
+use crate::ledger::store::{AuditAction, Mourners, Store, StoreError};
 use crate::ledger::{Ledger, state_directory};
 use crate::shard::{ShardError, ShardIndex, Shards, ShardsConfig};
 use crate::webhook::{Endpoints, Sender, SenderError};
@@ -106,9 +108,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let endpoints = Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
     let clock = Clock::start();
     let ledger = open_ledger(&config, &endpoints, &clock).await?;
+    let rooms = ledger.store().rooms().await?;
     let (shards, notices) = Shards::start(&shards_config(&config.media, config.shard.count))?;
     let app = App::new(config, clock, shards, ledger, &edge::ROUTES);
     keeper::note(&app, AuditAction::Start).await?;
+    reopen(&app, rooms).await;
     let has_webhooks = !app.config.webhook.is_empty();
     let (stop, stopped) = watch::channel(false);
     let (closing, closed) = watch::channel(false);
@@ -147,7 +151,9 @@ async fn open_ledger(config: &Config, endpoints: &Endpoints, clock: &Clock) -> R
     let boot = u128::from_be_bytes(fresh_seed().first_chunk().copied().unwrap_or_default());
     let store = Store::open(config.ledger.url.as_str(), &state_directory(), &node, boot).await?;
     let now = clock.moment();
-    let recovered = store.recover(now.wall).await?;
+    let urls = |key: &String| (Tenant::from(key.as_str()), endpoints.urls(key).map(str::to_owned).collect());
+    let webhooks: BTreeMap<_, _> = config.keys.keys().map(urls).collect();
+    let recovered = store.recover(now.wall, &Mourners { webhooks: &webhooks, seed: fresh_seed() }).await?;
     if recovered.sessions > 0 {
         let (sessions, calls) = (recovered.sessions, recovered.calls);
         tracing::warn!(sessions, calls, "records that a crash left open end at their last checkpoint");
@@ -158,10 +164,9 @@ async fn open_ledger(config: &Config, endpoints: &Endpoints, clock: &Clock) -> R
         (used.tenant, MonthToDate { participant_ms: used.participant_ms, egress_bytes: used.egress_bytes })
     });
     quotas.begin_month(Month::of(now.wall.0), used);
-    let urls = |key: &String| (Tenant::from(key.as_str()), endpoints.urls(key).map(str::to_owned).collect());
     let draw = |key: &mut [u8; KEY_BYTES]| *key = fresh_seed();
     let accounts = Accounts::new(Beginnings {
-        book: Book::new(fresh_seed(), config.keys.keys().map(urls).collect()),
+        book: Book::new(fresh_seed(), webhooks, store.told().await?),
         quotas,
         keys: DayKeys::new(draw),
         distinct: DistinctAddresses::new(DayKeys::new(draw)),
@@ -170,6 +175,17 @@ async fn open_ledger(config: &Config, endpoints: &Endpoints, clock: &Clock) -> R
         started: now.at,
     });
     Ok(Ledger::new(accounts, store, now.wall))
+}
+
+/// Opens the rooms of the last run again: who was in them comes back, and else their time runs out as ever.
+async fn reopen(app: &App, rooms: Vec<RoomRow>) {
+    let count = rooms.len();
+    for row in rooms {
+        rooms::reopen(app, row).await;
+    }
+    if count > 0 {
+        tracing::info!(rooms = count, "the rooms of the last run are open again");
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "ring 3 opens the HTTP sockets, here alone")]

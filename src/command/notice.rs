@@ -32,7 +32,7 @@ pub enum EndReason {
     /// The person withdrew their consent: their data was erased.
     ConsentWithdrawn,
     InternalError,
-    /// Never said to anyone: what the ledger writes about sessions that a crash cut off.
+    /// What records and webhooks say, after the next start, of sessions that a crash cut off.
     ServerCrash,
 }
 

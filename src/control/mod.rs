@@ -14,7 +14,7 @@ pub mod idempotency;
 pub mod app;
 pub mod body;
 pub mod edge;
-mod rooms;
+pub mod rooms;
 mod tokens;
 mod participants;
 mod relocation;

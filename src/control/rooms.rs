@@ -24,6 +24,7 @@ use super::limits::{self, MetadataText, RoomNameText};
 use super::problem::Problem;
 use crate::command::{CallState, Command, EndReason, Refusal, RoomSettings, RoomState};
 use crate::ids::{CallId, Identity, RoomId, RoomName, Tenant};
+use crate::ledger::record::{RoomRow, UnixMs};
 
 /// The most participants a room can be allocated for; a shard's streams end earlier.
 const PARTICIPANTS_MAX: u64 = 10_000;
@@ -98,8 +99,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u
 pub struct RoomView<'a> {
     sid: RoomId,
     name: &'a str,
-    #[schemars(extend("format" = "date-time"))]
-    created_at: String,
+    created_at: UnixMs,
     max_participants: u32,
     empty_timeout_s: u64,
     departure_timeout_s: u64,
@@ -145,7 +145,7 @@ fn view<'a>(app: &App, origin: &Origin, entry: &'a RoomEntry, state: Option<&Roo
     RoomView {
         sid: entry.room,
         name: entry.name.as_str(),
-        created_at: app.clock.wall(entry.created_at),
+        created_at: entry.created_at,
         max_participants: entry.settings.max_participants,
         empty_timeout_s: entry.settings.empty_timeout.as_secs(),
         departure_timeout_s: entry.settings.departure_timeout.as_secs(),
@@ -207,20 +207,35 @@ async fn describe(app: &App, entry: &RoomEntry) -> Result<RoomState, Refusal> {
     state.ok_or(Refusal::RoomNotFound)
 }
 
+/// Opens a room of an earlier run, with its id. One that cannot be opened stays for the next start.
+pub async fn reopen(app: &App, row: RoomRow) {
+    let shard = app.directory.least_loaded(&app.shards.saturated());
+    let command = Command::OpenRoom { room: row.room, settings: row.settings.clone() };
+    if let Err(refusal) = app.tell(shard, command).await.and_then(app::done) {
+        tracing::error!(%refusal, "a room of the last run could not be opened again");
+        return;
+    }
+    let (room, settings, created_at) = (row.room, row.settings.clone(), row.created_at);
+    let entry = RoomEntry { room, name: row.name(), shard, settings, created_at };
+    app.directory.insert_room(&row.tenant, entry);
+    app.ledger.with(|accounts| accounts.restore_room(row));
+}
+
 /// Opens a room on the lightest shard. The caller holds `room_changes`.
 async fn create(app: &App, tenant: &Tenant, name: &RoomName, settings: RoomSettings) -> Result<RoomEntry, Problem> {
     app.admits()?;
     let shard = app.directory.least_loaded(&app.shards.saturated());
     let room = app.id();
-    let created_at = app.clock.now();
-    let now = app.clock.moment_of(created_at);
+    let now = app.clock.moment();
     app.ledger.with(|accounts| accounts.take_room(tenant, room, now)).map_err(|exceeded| app.over_quota(exceeded))?;
     let command = Command::OpenRoom { room, settings: settings.clone() };
     if let Err(refusal) = app.tell(shard, command).await.and_then(app::done) {
         app.ledger.with(|accounts| accounts.give_back_room(room));
         return Err(refusal.into());
     }
-    app.ledger.with(|accounts| accounts.open_room(tenant, room, name, now));
+    let created_at = now.wall;
+    let row = RoomRow { room, tenant: tenant.clone(), settings: settings.clone(), created_at, seq: 0 };
+    app.ledger.with(|accounts| accounts.open_room(row, now));
     let entry = RoomEntry { room, name: name.clone(), shard, settings, created_at };
     app.directory.insert_room(tenant, entry.clone());
     Ok(entry)
@@ -368,6 +383,7 @@ pub async fn change(
         let command = Command::ChangeRoom { room: entry.room, settings: entry.settings.clone() };
         app::done(app.tell_room(&entry, command).await?)?;
         app.directory.change_room(entry.room, entry.settings.clone());
+        app.ledger.with(|accounts| accounts.change_room(entry.room, entry.settings.clone()));
         let state = describe(&app, &entry).await?;
         Ok(Json(view(&app, &origin, &entry, Some(&state))).into_response())
     })

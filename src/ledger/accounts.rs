@@ -8,10 +8,10 @@ use super::book::{Admission, Book, Entry, Moment};
 use super::client;
 use super::event::EventKind;
 use super::quota::{Counters, Crossing, CrossingKind, Exceeded, Moment as QuotaMoment};
-use super::record::{Batch, Person, UnixMs};
-use crate::command::{Notice, SessionUsage};
+use super::record::{Batch, Person, RoomRow, UnixMs};
+use crate::command::{Notice, RoomSettings, SessionUsage};
 use crate::config::IpMode;
-use crate::ids::{Identity, ParticipantId, RoomId, RoomName, SessionId, Tenant};
+use crate::ids::{Identity, ParticipantId, RoomId, SessionId, Tenant};
 
 /// Who wants to join.
 pub struct Applicant<'a> {
@@ -88,8 +88,20 @@ impl Accounts {
     }
 
     /// The shard has opened a room that was taken.
-    pub fn open_room(&mut self, tenant: &Tenant, room: RoomId, name: &RoomName, now: Moment) {
-        self.book.enter(Entry::RoomOpened { room, tenant: tenant.clone(), name: name.clone(), now });
+    pub fn open_room(&mut self, row: RoomRow, now: Moment) {
+        self.book.enter(Entry::RoomOpened { row, now });
+    }
+
+    /// A room of an earlier run is there again, whatever the quotas have become since.
+    pub fn restore_room(&mut self, row: RoomRow) {
+        self.quotas.hold_room(&row.tenant);
+        self.rooms.insert(row.room, row.tenant.clone());
+        self.book.enter(Entry::RoomRestored { row });
+    }
+
+    /// A room's settings are other ones now.
+    pub fn change_room(&mut self, room: RoomId, settings: RoomSettings) {
+        self.book.enter(Entry::RoomChanged { room, settings });
     }
 
     /// Gives a room back to its tenant's quota, once.

@@ -3,14 +3,16 @@
 //! A row is absolute and a sum is a difference, so both go into one [`Batch`], and a batch is kept until it is known to
 //! be written: a failing disk delays, and neither loses nor doubles.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use self::rooms::RoomAccount;
 use super::event::{EventKind, Subject};
-use super::record::{Batch, CallRow, Day, Person, SessionRow, SumDelta, UnixMs, Usage};
-use crate::command::{EndReason, SessionUsage, TrackInfo, Transport};
-use crate::ids::{CallId, IdSource, ParticipantId, RoomId, RoomName, SessionId, Tenant, TrackId};
+use super::record::{Batch, CallRow, Day, Person, RoomRow, SessionRow, SumDelta, UnixMs, Usage};
+use crate::command::{EndReason, RoomSettings, SessionUsage, TrackInfo, Transport};
+use crate::ids::{CallId, IdSource, ParticipantId, RoomId, SessionId, Tenant, TrackId};
 
+mod rooms;
 mod telling;
 mod usage;
 
@@ -36,10 +38,16 @@ pub struct Admission {
 /// What happened.
 pub enum Entry {
     RoomOpened {
-        room: RoomId,
-        tenant: Tenant,
-        name: RoomName,
+        row: RoomRow,
         now: Moment,
+    },
+    /// A room of an earlier run is open again.
+    RoomRestored {
+        row: RoomRow,
+    },
+    RoomChanged {
+        room: RoomId,
+        settings: RoomSettings,
     },
     RoomFinished {
         room: RoomId,
@@ -129,6 +137,8 @@ pub struct Book {
     /// Which webhooks a tenant's events go to.
     webhooks: BTreeMap<Tenant, Vec<String>>,
     rooms: BTreeMap<RoomId, RoomAccount>,
+    /// Rooms whose row is another than the one that was written.
+    stale_rooms: BTreeSet<RoomId>,
     calls: BTreeMap<CallId, CallAccount>,
     sessions: BTreeMap<SessionId, SessionAccount>,
     by_participant: BTreeMap<ParticipantId, SessionId>,
@@ -139,13 +149,6 @@ pub struct Book {
     in_flight: Option<Batch>,
     number: u64,
     lost: u64,
-}
-
-struct RoomAccount {
-    tenant: Tenant,
-    name: RoomName,
-    call: Option<CallId>,
-    seq: u64,
 }
 
 struct CallAccount {
@@ -177,16 +180,18 @@ struct TenantAccount {
 }
 
 impl Book {
-    /// Empty accounts. `seed` draws the ids of records and events.
-    pub fn new(seed: [u8; 32], webhooks: BTreeMap<Tenant, Vec<String>>) -> Self {
+    /// Empty accounts. `seed` draws the ids of records and events; `told`: the number of each tenant's own last event.
+    pub fn new(seed: [u8; 32], webhooks: BTreeMap<Tenant, Vec<String>>, told: BTreeMap<Tenant, u64>) -> Self {
+        let tenant = |(tenant, seq)| (tenant, TenantAccount { connected: 0, seq });
         Self {
             ids: IdSource::from_seed(seed),
             webhooks,
             rooms: BTreeMap::new(),
+            stale_rooms: BTreeSet::new(),
             calls: BTreeMap::new(),
             sessions: BTreeMap::new(),
             by_participant: BTreeMap::new(),
-            tenants: BTreeMap::new(),
+            tenants: told.into_iter().map(tenant).collect(),
             waiting: Batch::default(),
             sums: BTreeMap::new(),
             consumed: BTreeMap::new(),
@@ -199,14 +204,10 @@ impl Book {
     /// Takes note of what happened.
     pub fn enter(&mut self, entry: Entry) {
         match entry {
-            Entry::RoomOpened { room, tenant, name, now } => {
-                self.rooms.insert(room, RoomAccount { tenant, name, call: None, seq: 0 });
-                self.tell(room, EventKind::RoomStarted, Subject::Room { reason: None }, None, now);
-            }
-            Entry::RoomFinished { room, reason, now } => {
-                self.tell(room, EventKind::RoomFinished, Subject::Room { reason: Some(reason) }, None, now);
-                self.rooms.remove(&room);
-            }
+            Entry::RoomOpened { row, now } => self.open_room(row, now),
+            Entry::RoomRestored { row } => self.restore_room(row),
+            Entry::RoomChanged { room, settings } => self.change_room(room, settings),
+            Entry::RoomFinished { room, reason, now } => self.finish_room(room, reason, now),
             Entry::Admitted { session, admission } => self.admit(session, admission),
             Entry::Refused { session } => {
                 self.remove(session);
@@ -261,7 +262,7 @@ impl Book {
         account.call = Some(call);
         let row = CallRow {
             call,
-            tenant: account.tenant.clone(),
+            tenant: account.row.tenant.clone(),
             room,
             room_name: account.name.clone(),
             started_at: now.wall,
@@ -311,7 +312,7 @@ impl Book {
         now: Moment,
     ) {
         let Some((tenant, room_name, Some(call))) =
-            self.rooms.get(&room).map(|room| (room.tenant.clone(), room.name.clone(), room.call))
+            self.rooms.get(&room).map(|room| (room.row.tenant.clone(), room.name.clone(), room.call))
         else {
             return;
         };
@@ -327,6 +328,7 @@ impl Book {
         account.missed = 0;
         account.row = Some(SessionRow {
             record,
+            participant: Some(participant),
             tenant: tenant.clone(),
             call,
             room,
@@ -401,13 +403,15 @@ impl Book {
 
     /// Whether something waits that should not wait for the next checkpoint: an event, or the end of something.
     pub fn is_urgent(&self) -> bool {
-        self.in_flight.is_some() || !self.waiting.is_empty()
+        self.in_flight.is_some() || !self.waiting.is_empty() || !self.stale_rooms.is_empty()
     }
 
     /// What to write now: the same until [`Self::written`]. None if there is nothing.
     pub fn batch(&mut self) -> Option<Batch> {
         if self.in_flight.is_none() {
             let mut batch = std::mem::take(&mut self.waiting);
+            let stale = std::mem::take(&mut self.stale_rooms);
+            batch.rooms.extend(stale.iter().filter_map(|room| Some(self.rooms.get(room)?.row.clone())));
             for account in self.sessions.values_mut().filter(|account| account.stale) {
                 account.stale = false;
                 batch.sessions.extend(account.row.clone());

@@ -3,9 +3,9 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::record::{CallRow, UnixMs};
+use super::record::UnixMs;
 use crate::command::{EndReason, TrackInfo};
-use crate::ids::{EventId, Identity, ParticipantId, RoomId, RoomName};
+use crate::ids::{CallId, EventId, Identity, ParticipantId, RoomId, RoomName};
 
 /// What an event says happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -24,13 +24,13 @@ pub enum EventKind {
 }
 
 /// What every event has.
-pub struct Head<'a> {
+pub struct Head {
     pub event: EventId,
     pub kind: EventKind,
     pub seq: u64,
     pub created_at: UnixMs,
-    /// The call that runs in the room.
-    pub call: Option<&'a CallRow>,
+    /// The call that runs in the room, and when it began.
+    pub call: Option<(CallId, UnixMs)>,
 }
 
 /// What an event is about.
@@ -56,7 +56,7 @@ pub enum Subject<'a> {
 
 /// The body, as JSON.
 pub fn body(
-    head: &Head<'_>,
+    head: &Head,
     room: Option<(RoomId, &RoomName)>,
     subject: &Subject<'_>,
     identity: Option<&Identity>,
@@ -71,8 +71,8 @@ pub fn body(
     if let Some((sid, name)) = room {
         body["room"] = json!({"sid": sid, "name": name});
     }
-    if let Some(call) = head.call {
-        body["call"] = json!({"sid": call.call, "started_at": call.started_at});
+    if let Some((sid, started_at)) = head.call {
+        body["call"] = json!({"sid": sid, "started_at": started_at});
     }
     match subject {
         Subject::Room { reason: Some(reason) } => body["room"]["reason"] = json!(reason),

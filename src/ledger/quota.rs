@@ -154,6 +154,11 @@ impl Counters {
         Ok(())
     }
 
+    /// Counts a room that exists already.
+    pub fn hold_room(&mut self, tenant: &Tenant) {
+        self.in_use(tenant).rooms += 1;
+    }
+
     /// Gives a room back; its participants give themselves back.
     pub fn release_room(&mut self, tenant: &Tenant) {
         if let Some(in_use) = self.tenants.get_mut(tenant) {

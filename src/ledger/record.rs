@@ -14,8 +14,8 @@ use time::macros::format_description;
 
 use super::address::{IpForm, IpMode};
 use super::client::{ClientKind, Os};
-use crate::command::Transport;
-use crate::ids::{CallId, EventId, Identity, RecordId, RoomId, RoomName, Tenant};
+use crate::command::{RoomSettings, Transport};
+use crate::ids::{CallId, EventId, Identity, ParticipantId, RecordId, RoomId, RoomName, Tenant};
 
 /// Milliseconds in a day; UTC as Unix counts it has no leap seconds.
 pub const DAY_MS: u64 = 86_400_000;
@@ -147,10 +147,30 @@ impl Person {
     }
 }
 
+/// A room that exists. It outlives the run of the server it was allocated in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RoomRow {
+    pub room: RoomId,
+    pub tenant: Tenant,
+    pub settings: RoomSettings,
+    pub created_at: UnixMs,
+    /// Of its last event.
+    pub seq: u64,
+}
+
+impl RoomRow {
+    /// What it is asked for by.
+    pub fn name(&self) -> RoomName {
+        self.settings.name.as_str().into()
+    }
+}
+
 /// One participant's session in one room.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SessionRow {
     pub record: RecordId,
+    /// Who it was in the events. None in rows of the schema's first version.
+    pub participant: Option<ParticipantId>,
     pub tenant: Tenant,
     pub call: CallId,
     pub room: RoomId,
@@ -243,6 +263,10 @@ pub struct Batch {
     /// Rises by one a batch within a run of the server: a batch whose commit was in doubt is sent again and must not
     /// count twice.
     pub number: u64,
+    /// Inserted, or replacing the row of the same `room`.
+    pub rooms: Vec<RoomRow>,
+    /// Rooms that have ended; their rows go.
+    pub ended_rooms: Vec<RoomId>,
     /// Inserted, or replacing the row of the same `record`.
     pub sessions: Vec<SessionRow>,
     /// Inserted, or replacing the row of the same `call`.
@@ -255,7 +279,9 @@ pub struct Batch {
 impl Batch {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.calls.is_empty() && self.sums.is_empty() && self.events.is_empty()
+        let Self { number: _, rooms, ended_rooms, sessions, calls, sums, events } = self;
+        let of_rooms = rooms.is_empty() && ended_rooms.is_empty();
+        of_rooms && sessions.is_empty() && calls.is_empty() && sums.is_empty() && events.is_empty()
     }
 }
 

@@ -1,10 +1,12 @@
 //! Writing batches, and recovering from a crash.
 
-use stube::ids::{Identity, RecordId};
-use stube::ledger::record::{Batch, Day, SessionRow, UnixMs, Usage};
-use stube::ledger::store::{Filter, Place, RecordFilter, Recovered, Store};
+use std::collections::BTreeMap;
 
-use crate::database::{Database, at, batch, call, ended, event, id, session, sum, tenant, used};
+use stube::ids::{Identity, RecordId};
+use stube::ledger::record::{Batch, CallRow, Day, RoomRow, SessionRow, UnixMs, Usage};
+use stube::ledger::store::{Filter, Mourners, Place, RecordFilter, Recovered, Store};
+
+use crate::database::{Database, at, batch, call, ended, event, id, mourners, room, session, sum, tenant, used};
 
 on_both! {
     rows_read_back_as_they_were_written
@@ -20,6 +22,9 @@ on_both! {
     open_rows_end_at_their_last_checkpoint
     recovery_leaves_other_nodes_and_this_run_alone
     no_text_blocks_the_ledger
+    rooms_are_there_again_until_they_end
+    a_crash_is_told_once_and_in_order
+    a_tenants_own_events_go_on_counting
 }
 
 async fn records(store: &Store) -> Vec<SessionRow> {
@@ -56,7 +61,7 @@ async fn a_session_is_replaced_but_for_who_it_was(database: Database) {
         joined_at: at(500),
         ..session(1, "eve")
     };
-    let call_later = stube::ledger::record::CallRow { ended_at: Some(at(950)), participants: 9, ..call(7) };
+    let call_later = CallRow { ended_at: Some(at(950)), participants: 9, ..call(7) };
     store.write(&Batch { sessions: vec![later.clone()], calls: vec![call_later.clone()], ..batch(2) }).await.unwrap();
     let expected = SessionRow { person: session(1, "ada").person, joined_at: at(1), ..later };
     assert!(records(&store).await == [expected]);
@@ -124,7 +129,7 @@ async fn a_row_may_come_twice_in_a_batch(database: Database) {
     let store = database.store().await;
     let written = Batch {
         sessions: vec![session(1, "ada"), session(2, "bob"), SessionRow { usage: used(50), ..session(1, "ada") }],
-        calls: vec![call(7), stube::ledger::record::CallRow { participants: 5, ..call(7) }],
+        calls: vec![call(7), CallRow { participants: 5, ..call(7) }],
         sums: vec![sum(5, 1), sum(5, 2), sum(6, 4)],
         events: vec![event(1, Some(id(8)), 1, "ada"), event(1, Some(id(8)), 1, "ada")],
         ..batch(1)
@@ -183,13 +188,13 @@ async fn open_rows_end_at_their_last_checkpoint(database: Database) {
         Batch { sessions: vec![session(1000, "ada"), ended(2000, "bob")], calls: vec![call(1000)], ..batch(1) };
     crashed.write(&written).await.unwrap();
     let store = database.open("node", 2).await;
-    assert_eq!(store.recover(at(9999)).await.unwrap(), Recovered { sessions: 1, calls: 1 });
+    assert_eq!(store.recover(at(9999), &mourners()).await.unwrap(), Recovered { sessions: 1, calls: 1 });
     let closed =
         SessionRow { ended_at: Some(at(2000)), end_reason: Some("server_crash".into()), ..session(1000, "ada") };
     assert!(records(&store).await == [closed, ended(2000, "bob")]);
     let calls = store.calls(&tenant(), &Filter::default(), None, 10).await.unwrap();
     assert_eq!((calls[0].ended_at, calls[0].end_reason.as_deref()), (Some(at(2000)), Some("server_crash")));
-    assert_eq!(store.recover(at(99_999)).await.unwrap(), Recovered::default());
+    assert_eq!(store.recover(at(99_999), &mourners()).await.unwrap(), Recovered::default());
 }
 
 async fn recovery_leaves_other_nodes_and_this_run_alone(database: Database) {
@@ -197,7 +202,7 @@ async fn recovery_leaves_other_nodes_and_this_run_alone(database: Database) {
     other.write(&Batch { sessions: vec![session(1, "ada")], calls: vec![call(1)], ..batch(1) }).await.unwrap();
     let store = database.open("node", 2).await;
     store.write(&Batch { sessions: vec![session(2, "bob")], ..batch(1) }).await.unwrap();
-    assert_eq!(store.recover(at(1)).await.unwrap(), Recovered::default());
+    assert_eq!(store.recover(at(1), &mourners()).await.unwrap(), Recovered::default());
     assert!(records(&store).await == [session(1, "ada"), session(2, "bob")]);
     // The other node's batches still count once.
     other.write(&Batch { sums: vec![sum(5, 1)], ..batch(1) }).await.unwrap();
@@ -215,4 +220,58 @@ async fn no_text_blocks_the_ledger(database: Database) {
     let last = Place { start: UnixMs(at(1).0), id: record.to_string() };
     assert!(store.records(&tenant(), &asked, Some(&last), 10).await.unwrap().is_empty());
     assert!(store.usage_by_day(&tenant(), Some(Day(0)), Some(Day(u32::MAX))).await.unwrap().is_empty());
+}
+
+async fn rooms_are_there_again_until_they_end(database: Database) {
+    let store = database.store().await;
+    let rooms = vec![room(1, "hall"), room(2, "attic"), room(3, "cellar")];
+    store.write(&Batch { rooms: rooms.clone(), ..batch(1) }).await.unwrap();
+    let mut changed = room(2, "attic");
+    changed.settings.max_participants = 99;
+    changed.seq = 77;
+    let again = vec![room(2, "attic"), changed.clone()];
+    store.write(&Batch { rooms: again, ended_rooms: vec![id(3), id(4)], ..batch(2) }).await.unwrap();
+    let next = database.open("node", 2).await;
+    assert!(next.rooms().await.unwrap() == [room(1, "hall"), changed]);
+    assert!(database.open("other", 1).await.rooms().await.unwrap().is_empty());
+}
+
+async fn a_crash_is_told_once_and_in_order(database: Database) {
+    let crashed = database.open("node", 1).await;
+    let hall = RoomRow { seq: 41, ..room(8, "hall") };
+    let old = SessionRow { participant: None, ..session(3, "carl") };
+    let written = Batch {
+        rooms: vec![hall],
+        sessions: vec![session(2, "bob"), session(1, "ada"), old, ended(4, "dora")],
+        calls: vec![CallRow { call: id(7), ..call(5) }],
+        ..batch(1)
+    };
+    crashed.write(&written).await.unwrap();
+    let store = database.open("node", 2).await;
+    let webhooks = BTreeMap::from([(tenant(), vec!["https://map.example/hook".to_owned()])]);
+    let mourners = Mourners { webhooks: &webhooks, seed: [7; 32] };
+    for _ in 0..2 {
+        store.recover(at(9999), &mourners).await.unwrap();
+    }
+    let told = store.events_after(&tenant(), None, 9).await.unwrap();
+    let bodies: Vec<serde_json::Value> = told.iter().map(|event| serde_json::from_str(&event.body).unwrap()).collect();
+    let of =
+        |body: &serde_json::Value| (body["seq"].as_u64(), body["participant"]["identity"].as_str().map(str::to_owned));
+    let seen: Vec<_> = bodies.iter().map(of).collect();
+    assert_eq!(seen, [(Some(42), Some("ada".to_owned())), (Some(43), Some("bob".to_owned()))]);
+    for (body, number) in bodies.iter().zip([1, 2]) {
+        assert_eq!(body["event"], "participant_left");
+        assert_eq!(body["participant"]["reason"], "server_crash");
+        assert_eq!(body["participant"]["duration_ms"], number);
+        assert_eq!(body["call"]["started_at"], at(5).to_string());
+    }
+    assert_eq!(store.rooms().await.unwrap()[0].seq, 43);
+    assert_eq!(store.due(at(99_999), 9).await.unwrap().len(), 1);
+}
+
+async fn a_tenants_own_events_go_on_counting(database: Database) {
+    let store = database.store().await;
+    let events = vec![event(1, None, 4, "ada"), event(2, Some(id(8)), 9, "ada"), event(3, None, 3, "ada")];
+    store.write(&Batch { events, ..batch(1) }).await.unwrap();
+    assert_eq!(database.open("node", 2).await.told().await.unwrap(), BTreeMap::from([(tenant(), 4)]));
 }

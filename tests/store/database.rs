@@ -1,17 +1,19 @@
 //! A database for one test, on either system, and the rows to put into it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
-use stube::command::Transport;
+use stube::command::{RoomSettings, Transport};
 use stube::ids::{EventId, Id, Identity, RoomId, RoomName, Tenant};
 use stube::ledger::address::{IpForm, IpMode};
 use stube::ledger::client::{ClientKind, Os};
-use stube::ledger::record::{Batch, CallRow, Day, EventRow, Person, SessionRow, SumDelta, UnixMs, Usage};
-use stube::ledger::store::Store;
+use stube::ledger::record::{Batch, CallRow, Day, EventRow, Person, RoomRow, SessionRow, SumDelta, UnixMs, Usage};
+use stube::ledger::store::{Mourners, Store};
 use tempfile::TempDir;
 
 use super::postgres::Postgres;
@@ -110,6 +112,7 @@ pub fn at(ms: u64) -> UnixMs {
 pub fn session(number: u64, identity: &str) -> SessionRow {
     SessionRow {
         record: id(number),
+        participant: Some(id(number)),
         tenant: tenant(),
         call: id(7),
         room: id(8),
@@ -126,6 +129,25 @@ pub fn session(number: u64, identity: &str) -> SessionRow {
         transport: Transport::Udp,
         end_reason: None,
     }
+}
+
+/// A room named `name`.
+pub fn room(number: u64, name: &str) -> RoomRow {
+    let settings = RoomSettings {
+        name: name.into(),
+        metadata: "{}".into(),
+        max_participants: 3,
+        empty_timeout: Duration::from_millis(1500),
+        departure_timeout: Duration::from_secs(20),
+        max_duration: number.is_multiple_of(2).then(|| Duration::from_secs(60)),
+    };
+    RoomRow { room: id(number), tenant: tenant(), settings, created_at: at(number), seq: number }
+}
+
+/// Nobody's webhook.
+pub fn mourners() -> Mourners<'static> {
+    const NOBODY: &BTreeMap<Tenant, Vec<String>> = &BTreeMap::new();
+    Mourners { webhooks: NOBODY, seed: [7; 32] }
 }
 
 /// Usage that tells its fields apart.

@@ -6,7 +6,7 @@ use stube::ids::{EventId, RoomId, Tenant};
 use stube::ledger::record::{Batch, EventRow, UnixMs};
 use stube::ledger::store::{Backlog, Delivery, Store};
 
-use crate::database::{Database, at, batch, event, id, tenant};
+use crate::database::{Database, at, batch, event, id, mourners, tenant};
 
 on_both! {
     only_the_first_of_a_line_is_due
@@ -121,7 +121,7 @@ async fn a_crash_lets_go_of_what_was_held(database: Database) {
     let other = database.open("other", 1).await;
     assert_eq!(other.due(at(10), 1).await.unwrap().len(), 1);
     let store = database.open("node", 2).await;
-    store.recover(at(20)).await.unwrap();
+    store.recover(at(20), &mourners()).await.unwrap();
     assert_eq!(names(&due(&store, at(20)).await).len(), 1);
 }
 

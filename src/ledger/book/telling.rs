@@ -51,8 +51,9 @@ impl Book {
         now: Moment,
     ) {
         let Some(account) = self.rooms.get_mut(&room) else { return };
-        account.seq += 1;
-        let (tenant, seq) = (account.tenant.clone(), account.seq);
+        account.row.seq += 1;
+        let (tenant, seq) = (account.row.tenant.clone(), account.row.seq);
+        self.stale_rooms.insert(room);
         self.push_event(tenant, Some(room), seq, kind, &subject, identity, now);
     }
 
@@ -69,7 +70,8 @@ impl Book {
     ) {
         let event = self.ids.id();
         let account = room.and_then(|room| Some((room, self.rooms.get(&room)?)));
-        let call = account.and_then(|(_, account)| self.calls.get(&account.call?)).map(|call| &call.row);
+        let call = account.and_then(|(_, account)| self.calls.get(&account.call?));
+        let call = call.map(|call| (call.row.call, call.row.started_at));
         let head = event::Head { event, kind, seq, created_at: now.wall, call };
         let body = event::body(&head, account.map(|(room, account)| (room, &account.name)), subject, identity.as_ref());
         let urls = self.webhooks.get(&tenant).cloned().unwrap_or_default();

@@ -27,7 +27,7 @@ impl World {
     fn new(seed: u8) -> Self {
         let webhooks = TENANTS.map(|tenant| (Tenant::from(tenant), vec!["https://x".to_owned()]));
         Self {
-            book: Book::new([seed; 32], webhooks.into()),
+            book: Book::new([seed; 32], webhooks.into(), BTreeMap::new()),
             start: Instant::now(),
             monotonic_ms: 0,
             wall_ms: 20_000 * DAY_MS - 60_000,
@@ -101,6 +101,18 @@ fn admission(tenant: &str, room: RoomId, participant: ParticipantId) -> Admissio
     Admission { tenant: tenant.into(), room, participant, person }
 }
 
+fn allocated(room: RoomId, tenant: &str) -> RoomRow {
+    let settings = RoomSettings {
+        name: "r".into(),
+        metadata: "".into(),
+        max_participants: 9,
+        empty_timeout: Duration::from_secs(300),
+        departure_timeout: Duration::from_secs(20),
+        max_duration: None,
+    };
+    RoomRow { room, tenant: tenant.into(), settings, created_at: UnixMs(1), seq: 0 }
+}
+
 fn used(world: &World, member: &Member) -> SessionUsage {
     let duration = Duration::from_millis(world.monotonic_ms - member.joined_ms);
     SessionUsage { duration, rx_bytes: member.bytes, tx_bytes: 2 * member.bytes, ..SessionUsage::default() }
@@ -110,8 +122,8 @@ fn play(seed: u8) {
     let mut world = World::new(seed);
     let rooms: Vec<(RoomId, &str)> = (0..4).map(|n| (world.random.id(), TENANTS[n % 2])).collect();
     for (room, tenant) in &rooms {
-        let (room, name, now) = (*room, "r".into(), world.now());
-        world.book.enter(Entry::RoomOpened { room, tenant: (*tenant).into(), name, now });
+        let now = world.now();
+        world.book.enter(Entry::RoomOpened { row: allocated(*room, tenant), now });
     }
     let mut calls: BTreeMap<RoomId, CallId> = BTreeMap::new();
     let mut members: Vec<Member> = Vec::new();
@@ -198,8 +210,8 @@ fn a_session_nobody_reports_any_more_ends_with_what_is_known() {
     let mut world = World::new(7);
     let (room, call, session, participant) =
         (world.random.id(), world.random.id(), world.random.id(), world.random.id());
-    let (name, now) = ("r".into(), world.now());
-    world.book.enter(Entry::RoomOpened { room, tenant: "a".into(), name, now });
+    let now = world.now();
+    world.book.enter(Entry::RoomOpened { row: allocated(room, "a"), now });
     world.book.enter(Entry::Admitted { session, admission: admission("a", room, participant) });
     world.book.enter(Entry::CallStarted { room, call, now });
     world.book.enter(Entry::Joined { room, participant, session, transport: Transport::Tcp, now });
@@ -218,8 +230,8 @@ fn a_session_nobody_reports_any_more_ends_with_what_is_known() {
 fn nobody_is_told_of_those_who_were_forgotten() {
     let mut world = World::new(9);
     let (room, session, participant) = (world.random.id(), world.random.id(), world.random.id());
-    let (name, now) = ("r".into(), world.now());
-    world.book.enter(Entry::RoomOpened { room, tenant: "a".into(), name, now });
+    let now = world.now();
+    world.book.enter(Entry::RoomOpened { row: allocated(room, "a"), now });
     let admitted = admission("a", room, participant);
     let identity = admitted.person.identity.clone();
     world.book.enter(Entry::Admitted { session, admission: admitted });
@@ -247,4 +259,34 @@ fn nobody_is_told_of_those_who_were_forgotten() {
         world.book.written();
     }
     assert!(world.book.batch().is_none());
+}
+
+#[test]
+fn a_room_goes_only_when_it_ends_and_its_events_go_on_counting() {
+    let mut world = World::new(11);
+    let now = world.now();
+    let rooms: Vec<RoomId> = (0..3).map(|_| world.random.id()).collect();
+    for room in &rooms {
+        world.book.enter(Entry::RoomOpened { row: allocated(*room, "a"), now });
+    }
+    let first = world.book.batch().expect("rooms");
+    assert!(first.rooms.len() == 3 && first.rooms.iter().all(|row| row.seq == 1) && first.ended_rooms.is_empty());
+    world.book.written();
+    assert!(!world.book.is_urgent());
+    let settings = RoomSettings { max_participants: 2, ..allocated(rooms[0], "a").settings };
+    world.book.enter(Entry::RoomChanged { room: rooms[0], settings: settings.clone() });
+    assert!(world.book.is_urgent());
+    for (room, reason) in [(rooms[1], EndReason::RoomDeleted), (rooms[2], EndReason::ServerShutdown)] {
+        world.book.enter(Entry::RoomFinished { room, reason, now });
+    }
+    let second = world.book.batch().expect("changes");
+    assert!(second.rooms.len() == 1 && second.rooms[0].settings == settings);
+    assert_eq!((second.ended_rooms, second.events.len()), (vec![rooms[1]], 1));
+    world.book.written();
+    // The next run.
+    world.book.enter(Entry::RoomRestored { row: first.rooms[0].clone() });
+    assert!(!world.book.is_urgent());
+    let room = first.rooms[0].room;
+    world.book.enter(Entry::RoomFinished { room, reason: EndReason::RoomEmpty, now });
+    assert_eq!(world.book.batch().expect("its end").events[0].seq, 2);
 }

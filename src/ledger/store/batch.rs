@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::fault::StoreError;
+use super::rooms::{self, Mourners};
 use super::rows::{CALLS, SESSIONS, SUMS, call_values, session_values, sum_values};
 use super::statement::Statement;
 use super::{Store, Transaction, outbox};
+use crate::command::EndReason;
 use crate::ledger::record::{Batch, SumDelta, UnixMs};
-
-/// The `end_reason` of what a crash cut off.
-const SERVER_CRASH: &str = "server_crash";
 
 /// What [`Store::recover`] closed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,6 +57,7 @@ impl Store {
         let calls: BTreeMap<_, _> = batch.calls.iter().map(|row| (row.call, row)).collect();
         let calls: Vec<_> = calls.into_values().collect();
         let sums = merged(&batch.sums);
+        rooms::write(transaction, dialect, node, batch).await?;
         let statements = SESSIONS
             .statements(&sessions, dialect, |row, values| session_values(row, node, boot, values))
             .into_iter()
@@ -72,14 +72,17 @@ impl Store {
     }
 
     /// Closes what earlier runs of this node left open, at their last checkpoint: never later than they were alive.
-    /// Their deliveries under way are tried again. Doing it twice, or being killed in it, changes nothing.
-    pub async fn recover(&self, now: UnixMs) -> Result<Recovered, StoreError> {
-        self.persistently(|| self.recover_once(now)).await
+    /// Their participants' webhooks are told, and deliveries under way are tried again. Doing it twice, or being killed in it, changes nothing.
+    pub async fn recover(&self, now: UnixMs, mourners: &Mourners<'_>) -> Result<Recovered, StoreError> {
+        self.persistently(|| self.recover_once(now, mourners)).await
     }
 
-    async fn recover_once(&self, now: UnixMs) -> Result<Recovered, StoreError> {
+    async fn recover_once(&self, now: UnixMs, mourners: &Mourners<'_>) -> Result<Recovered, StoreError> {
         let mut transaction = self.begin().await?;
-        let close = |sql: &'static str| Statement::new(sql).text(SERVER_CRASH).text(&self.0.node).text(&self.0.boot);
+        rooms::tell_lost(&mut transaction, self, mourners, now).await?;
+        let close = |sql: &'static str| {
+            Statement::new(sql).text(EndReason::ServerCrash.as_str()).text(&self.0.node).text(&self.0.boot)
+        };
         let sessions = close(
             "UPDATE sessions SET ended_at = joined_at + duration_ms, end_reason = $1
              WHERE node = $2 AND boot <> $3 AND ended_at IS NULL",

@@ -21,6 +21,7 @@ const SUMS: &str = "13 months";
 const EVENT: &str = "until delivered, at most 4 days; for GET /v1/events as long as records";
 const AUDIT: &str = "12 months";
 const DATABASE: &str = "as long as the database";
+const ROOM: &str = "until the room ends";
 const RUN: &str = "until the next start of the same node";
 
 /// Billing and quotas of the service that was ordered.
@@ -75,6 +76,7 @@ pub const INVENTORY: &[Column] = &[
     personal("sessions", "video_published_ms", "billing by kind of media", RECORD, CONTRACT),
     plain("sessions", "transport", "faults of one transport", RECORD),
     plain("sessions", "end_reason", "faults and disputes", RECORD),
+    plain("sessions", "participant_id", "which participant of the events it was", RECORD),
     plain("calls", "call_id", "names the call", RECORD),
     plain("calls", "tenant", "whose call it is", RECORD),
     plain("calls", "node", "which server closes it after a crash", RECORD),
@@ -100,6 +102,7 @@ pub const INVENTORY: &[Column] = &[
     plain("sums", "distinct_addresses", "how many clients, counted without keeping addresses", SUMS),
     plain("streams", "tenant", "whose events are counted", DATABASE),
     plain("streams", "position", "how many events there were", DATABASE),
+    plain("streams", "seq", "the number of the tenant's own last event", DATABASE),
     plain("events", "event_id", "lets receivers drop a second copy", EVENT),
     plain("events", "tenant", "whose event it is", EVENT),
     plain("events", "position", "where a reader of the stream goes on", EVENT),
@@ -120,6 +123,17 @@ pub const INVENTORY: &[Column] = &[
     plain("deliveries", "room_id", "which room it is about", EVENT),
     plain("deliveries", "place", "order within the line", EVENT),
     plain("deliveries", "created_at", "when to give up", EVENT),
+    plain("rooms", "room_id", "names the room", ROOM),
+    plain("rooms", "tenant", "whose room it is", ROOM),
+    plain("rooms", "node", "which server opens it again after a restart", ROOM),
+    personal("rooms", "name", "finds the room; the tenant chooses it and may name a person", ROOM, CONTRACT),
+    personal("rooms", "metadata", "what the tenant wants its clients to know", ROOM, CONTRACT),
+    plain("rooms", "max_participants", "a setting of the room", ROOM),
+    plain("rooms", "empty_timeout_ms", "a setting of the room", ROOM),
+    plain("rooms", "departure_timeout_ms", "a setting of the room", ROOM),
+    plain("rooms", "max_duration_ms", "a setting of the room", ROOM),
+    plain("rooms", "created_at", "its age", ROOM),
+    plain("rooms", "seq", "the number of its last event", ROOM),
     plain("audit", "position", "order of the entries", AUDIT),
     plain("audit", "written_at", "when something was done with data", AUDIT),
     personal("audit", "actor", "which API key did it; a key's name may name its user", AUDIT, DUTY),

@@ -24,9 +24,10 @@ const EVENTS: Many = Many {
 };
 
 const STREAMS: Many = Many {
-    head: "INSERT INTO streams (tenant, position) VALUES",
-    columns: 2,
-    tail: "ON CONFLICT (tenant) DO UPDATE SET position = streams.position + excluded.position \
+    head: "INSERT INTO streams (tenant, position, seq) VALUES",
+    columns: 3,
+    tail: "ON CONFLICT (tenant) DO UPDATE SET position = streams.position + excluded.position, \
+           seq = CASE WHEN excluded.seq > streams.seq THEN excluded.seq ELSE streams.seq END \
            RETURNING tenant, position",
 };
 
@@ -346,14 +347,16 @@ async fn placed<'e>(
     dialect: Dialect,
     events: &'e [EventRow],
 ) -> Result<Vec<(u64, &'e EventRow)>, StoreError> {
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut counts: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for event in events {
-        *counts.entry(event.tenant.key()).or_default() += 1;
+        let (count, seq) = counts.entry(event.tenant.key()).or_default();
+        *count += 1;
+        *seq = event.room.map_or(event.seq, |_| 0).max(*seq);
     }
     let counts: Vec<_> = counts.into_iter().collect();
     let mut last = BTreeMap::new();
-    for statement in STREAMS.statements(&counts, dialect, |(tenant, count), values| {
-        values.text(*tenant).number(*count);
+    for statement in STREAMS.statements(&counts, dialect, |(tenant, (count, seq)), values| {
+        values.text(*tenant).number(*count).number(*seq);
     }) {
         for row in statement.rows(transaction.connection()).await? {
             last.insert(row.text("tenant")?, row.number("position")?);

@@ -15,8 +15,8 @@ use crate::ledger::record::{CallRow, Person, SessionRow, SumDelta, UnixMs, Usage
 pub(super) const SESSIONS: Many = Many {
     head: "INSERT INTO sessions (record_id, tenant, node, boot, call_id, room_id, room_name, identity, ip_mode, \
            ip_value, os, client, joined_at, ended_at, duration_ms, rx_bytes, tx_bytes, audio_published_ms, \
-           video_published_ms, transport, end_reason) VALUES",
-    columns: 21,
+           video_published_ms, transport, end_reason, participant_id) VALUES",
+    columns: 22,
     tail: "ON CONFLICT (record_id) DO UPDATE SET \
            identity = CASE WHEN excluded.identity IS NULL THEN NULL ELSE sessions.identity END, \
            ip_mode = CASE WHEN excluded.identity IS NULL THEN NULL ELSE sessions.ip_mode END, \
@@ -57,7 +57,7 @@ pub(super) const SUMS: Many = Many {
 /// Every column of a session that is read.
 pub(super) const SESSION_COLUMNS: &str = "record_id, tenant, call_id, room_id, room_name, identity, ip_mode, ip_value, \
     os, client, joined_at, ended_at, duration_ms, rx_bytes, tx_bytes, audio_published_ms, video_published_ms, \
-    transport, end_reason";
+    transport, end_reason, participant_id";
 
 /// Every column of a call that is read.
 pub(super) const CALL_COLUMNS: &str = "call_id, tenant, room_id, room_name, started_at, ended_at, duration_ms, \
@@ -83,7 +83,8 @@ pub(super) fn session_values(row: &SessionRow, node: &str, boot: &str, values: &
         .number(row.usage.audio_published_ms)
         .number(row.usage.video_published_ms)
         .text(row.transport.as_str())
-        .optional_text(row.end_reason.as_deref());
+        .optional_text(row.end_reason.as_deref())
+        .optional_text(row.participant.map(|participant| participant.to_string()));
 }
 
 /// A call's values for [`CALLS`].
@@ -120,6 +121,7 @@ pub(super) fn sum_values(delta: &SumDelta, values: &mut Values) {
 pub(super) fn session(fields: &Fields) -> Result<SessionRow, StoreError> {
     Ok(SessionRow {
         record: id(fields, "record_id")?,
+        participant: optional_id(fields, "participant_id")?,
         tenant: Tenant::from(fields.text("tenant")?.as_str()),
         call: id(fields, "call_id")?,
         room: id(fields, "room_id")?,
@@ -170,6 +172,14 @@ pub(super) fn call(fields: &Fields) -> Result<CallRow, StoreError> {
 /// An id of a kind.
 pub(super) fn id<K: Kind>(fields: &Fields, column: &str) -> Result<Id<K>, StoreError> {
     fields.parsed(column, |text| Id::from_str(text).ok())
+}
+
+/// An id of a kind, if there is one.
+pub(super) fn optional_id<K: Kind>(fields: &Fields, column: &str) -> Result<Option<Id<K>>, StoreError> {
+    match fields.optional_text(column)? {
+        Some(text) => Id::from_str(&text).map(Some).map_err(|_| StoreError::unreadable(column)),
+        None => Ok(None),
+    }
 }
 
 /// A number below 2^32.

@@ -11,7 +11,9 @@ use super::{CONFLICT_ATTEMPTS, Store};
 pub const SCHEMA_VERSION: u64 = STEPS.len() as u64;
 
 /// The statements that lead from each version to the next. A step that was released is never changed.
-const STEPS: [&[&str]; 1] = [&[
+const STEPS: [&[&str]; 2] = [FIRST, ROOMS];
+
+const FIRST: &[&str] = &[
     // The last batch of every run that was written.
     "CREATE TABLE runs (
         node TEXT NOT NULL, boot TEXT NOT NULL, batch BIGINT NOT NULL, probes BIGINT NOT NULL,
@@ -81,12 +83,25 @@ const STEPS: [&[&str]; 1] = [&[
     "INSERT INTO audit_chain (id, first_position, first_previous, last_position, last_hash) VALUES (1, 1,
         '0000000000000000000000000000000000000000000000000000000000000000', 0,
         '0000000000000000000000000000000000000000000000000000000000000000')",
-]];
+];
+
+/// Rooms outlive a restart, and so do the numbers of events. A record knows the participant of its events, so that
+/// after a crash they can be told to have left.
+const ROOMS: &[&str] = &[
+    "CREATE TABLE rooms (
+        room_id TEXT NOT NULL PRIMARY KEY, tenant TEXT NOT NULL, node TEXT NOT NULL,
+        name TEXT NOT NULL, metadata TEXT NOT NULL, max_participants BIGINT NOT NULL,
+        empty_timeout_ms BIGINT NOT NULL, departure_timeout_ms BIGINT NOT NULL, max_duration_ms BIGINT,
+        created_at BIGINT NOT NULL, seq BIGINT NOT NULL)",
+    "CREATE INDEX rooms_by_node ON rooms (node)",
+    "ALTER TABLE sessions ADD COLUMN participant_id TEXT",
+    "ALTER TABLE streams ADD COLUMN seq BIGINT NOT NULL DEFAULT 0",
+];
 
 /// What only PostgreSQL wants to hear after the statements of a step. Half of each page stays free, so that a
 /// checkpoint finds room beside the row and leaves the indexes alone: twice as fast with 10,000 open sessions.
 const POSTGRES_STEPS: [&[&str]; STEPS.len()] =
-    [&["ALTER TABLE sessions SET (fillfactor = 50)", "ALTER TABLE calls SET (fillfactor = 50)"]];
+    [&["ALTER TABLE sessions SET (fillfactor = 50)", "ALTER TABLE calls SET (fillfactor = 50)"], &[]];
 
 /// Brings the database to [`SCHEMA_VERSION`].
 pub(super) async fn migrate(store: &Store) -> Result<(), StoreError> {
