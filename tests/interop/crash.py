@@ -1,5 +1,5 @@
 """`kill -9` at random moments: no open record after a restart, none too long, none short by more than a checkpoint and
-a second, nothing twice, and sums that are those of the records. Some rounds kill the recovery as well.
+a second, nothing twice, sums that are those of the records, and everyone's leaving told once. Some rounds kill the recovery as well.
 
     STUBE_BIN=target/debug/stube .venv/bin/python tests/interop/crash.py --rounds 100 [--seed N] [--postgres]
 """
@@ -19,7 +19,7 @@ import time
 
 from ledger_server import CHECKPOINT_S, TENANTS, LedgerServer
 from outages import Stopped
-from reckoning import LOSS_MAX_S, Findings, Standstill, check_stays, check_sums, query, read
+from reckoning import LOSS_MAX_S, Findings, Standstill, check_events, check_stays, check_sums, query, read
 from witness import LIGHT, Load, Witness, settled
 
 ROOMS, PARTICIPANTS = 3, 4  # of each of the two tenants: 24 sessions
@@ -72,6 +72,7 @@ class Crash:
             raise
         books = await read(self.server)
         check_sums(self.server, books)
+        check_events(self.server)
         found = check_stays(books, stays, killed, stood_still_s)
         self.check_earlier(books, stays)
         self.all.add(found)

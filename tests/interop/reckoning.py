@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import json
 import math
 import os
 import sqlite3
@@ -26,6 +27,9 @@ SUMS = """SELECT tenant, sum(participant_ms), sum(ingress_bytes), sum(egress_byt
 DAYS = f"""SELECT tenant, joined_at / {DAY_MS}, sum(duration_ms), sum(rx_bytes), sum(tx_bytes) FROM sessions
     GROUP BY tenant, joined_at / {DAY_MS} ORDER BY 1, 2"""
 DAY_SUMS = "SELECT tenant, day, participant_ms, ingress_bytes, egress_bytes FROM sums ORDER BY 1, 2"
+TOLD = "SELECT room_id, seq, body FROM events WHERE room_id IS NOT NULL ORDER BY tenant, position"
+LEFT = "SELECT participant_id, room_id, identity, duration_ms, end_reason FROM sessions"
+ROOM_SEQS = "SELECT room_id, seq FROM rooms"
 OVER_MIDNIGHT = f"SELECT count(*) FROM sessions WHERE joined_at / {DAY_MS} <> ended_at / {DAY_MS}"
 
 
@@ -115,6 +119,27 @@ def check_sums(server, books, running=False):
     if not running and query(server, OVER_MIDNIGHT) == [(0,)]:
         by_record, by_sum = query(server, DAYS), query(server, DAY_SUMS)
         assert by_record == by_sum, f"by tenant and day: records {by_record}, sums {by_sum}"
+
+
+def check_events(server):
+    """Each room's events count from one without a gap, over all restarts, and each record's person came and left once."""
+    seqs, came, left = collections.Counter(), collections.Counter(), {}
+    for room, seq, body in query(server, TOLD):
+        seqs[room] += 1
+        assert seq == seqs[room], f"event {seq} of a room follows {seqs[room] - 1}"
+        body = json.loads(body)
+        assert (body["seq"], body["room"]["sid"]) == (seq, room), body
+        who = body.get("participant")
+        if body["event"] == "participant_joined":
+            came[who["sid"]] += 1
+        elif body["event"] == "participant_left":
+            assert who["sid"] not in left, f"left twice: {body}"
+            left[who["sid"]] = (room, who["identity"], who["duration_ms"], who["reason"])
+    ended = {participant: tuple(row) for participant, *row in query(server, LEFT)}
+    assert left == ended, f"records {ended.items() - left.items()}, told {left.items() - ended.items()}"
+    assert came == collections.Counter(ended.keys()), "somebody's coming was not told, or twice"
+    wrong = [(seq, seqs[room]) for room, seq in query(server, ROOM_SEQS) if seq != seqs[room]]
+    assert not wrong, f"rooms that count otherwise than their events: {wrong}"
 
 
 def check_rooms(books, tenant):
