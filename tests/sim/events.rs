@@ -6,7 +6,7 @@ use stube::command::{Command, EndReason, IceTag, Notice};
 use stube::ids::Identity;
 
 use crate::client::Change;
-use crate::member::Life;
+use crate::member::{Life, SessionBytes};
 use crate::stamp::TrackKey;
 use crate::world::{What, World};
 
@@ -24,12 +24,17 @@ impl World {
                     member.joined_at = Some(self.now);
                 }
             }
-            Notice::SessionEnded { session, reason, .. } => {
+            Notice::SessionEnded { session, reason, usage, .. } => {
                 let Some(index) = self.members.iter().position(|member| member.session == session) else {
                     return self.faults.about("engine").add("an unknown session has ended");
                 };
                 self.check_end(index, reason);
                 let member = &mut self.members[index];
+                let billed = SessionBytes { rx: usage.rx_bytes, tx: usage.tx_bytes };
+                if billed != member.wire {
+                    let fault = format!("{billed:?} are billed, and {:?} went over the wire", member.wire);
+                    self.faults.about(member.name()).add(fault);
+                }
                 if member.ended.replace((self.now, reason)).is_some() {
                     self.faults.about(member.name()).add("its session has ended twice");
                 }

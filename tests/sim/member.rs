@@ -75,6 +75,13 @@ pub struct Want {
     pub audio: Option<Vec<String>>,
 }
 
+/// Bytes of datagrams that the server took as a session's own, and that it sent to its client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionBytes {
+    pub rx: u64,
+    pub tx: u64,
+}
+
 /// One participant's one session.
 pub struct Member {
     pub client: Client,
@@ -90,6 +97,8 @@ pub struct Member {
     /// When the server said that media is connected.
     pub joined_at: Option<Instant>,
     pub ended: Option<(Instant, EndReason)>,
+    /// What the wire carried of the session, each way.
+    pub wire: SessionBytes,
     pub partitioned: bool,
     /// Control has removed it.
     pub removed: bool,
@@ -124,6 +133,7 @@ impl Member {
             ice: 0,
             joined_at: None,
             ended: None,
+            wire: SessionBytes::default(),
             partitioned: false,
             removed: false,
             may_be_lost: false,

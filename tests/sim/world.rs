@@ -288,6 +288,10 @@ impl World {
                 destination: packet.destination,
                 contents: &packet.contents,
             };
+            let is_known = self.engine.knows(&datagram);
+            if let Some(member) = self.member_at(packet.source).filter(|_| is_known) {
+                self.members[member].wire.rx += packet.contents.len() as u64;
+            }
             self.engine.handle(Input::Datagram(datagram), self.now);
         }
         self.drain_engine();
@@ -316,6 +320,7 @@ impl World {
     fn transmit(&mut self, transmit: &Transmit, datagram: &[u8]) {
         self.trace.datagram(self.now - self.start, SERVER, datagram);
         if let Some(index) = self.member_at(transmit.destination) {
+            self.members[index].wire.tx += datagram.len() as u64;
             let member = &self.members[index];
             let faults = self.faults.about(format!("to {}", member.name()));
             let is_resend = |pt| member.client.is_resend(pt);
