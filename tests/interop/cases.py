@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import canary
+import examples
 import monitoring
 import tokens
 import unsent
@@ -187,6 +188,7 @@ ALONE = {
     "webhooks": misbehaving_receivers,
     "webhooks-unsent": unsent.erased_before_it_is_sent,
     "monitoring": monitoring.monitoring,
+    "examples": examples.examples,
 }
 
 
