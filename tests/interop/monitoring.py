@@ -119,12 +119,10 @@ async def prometheus(server, folder):
             raise
 
 
-async def load(server, *options):
-    """Participants who send and receive, until their time is up."""
-    async with running(asyncio.subprocess.DEVNULL, os.environ["STUBE_BIN"], "load", "--config", server.config, "--url", server.url,
-                       "--warmup", "0", *options) as process:  # fmt: skip
-        status = await asyncio.wait_for(process.wait(), 60)
-    assert status == 0, f"stube load ended with {status}"
+def load(server, *options):
+    """Participants who send and receive, until their time is up or they are told to leave."""
+    return running(asyncio.subprocess.DEVNULL, os.environ["STUBE_BIN"], "load", "--config", server.config,
+                   "--url", server.url, "--warmup", "0", *options)  # fmt: skip
 
 
 async def series(server):
@@ -220,7 +218,8 @@ async def check_series(server, idle):
     assert status in (0, 3) and remarks == LINT, f"promtool check metrics: {status} {remarks}"
 
 
-async def monitoring():
+async def check_files():
+    """What promtool says of the files alone."""
     for arguments in (
         ("check", "config", "--syntax-only", MONITORING / "prometheus.yml"),
         ("check", "rules", "--lint=all", "--lint-fatal", MONITORING / "stube-rules.yml"),
@@ -228,18 +227,26 @@ async def monitoring():
     ):  # fmt: skip
         status, said = await promtool(*arguments)
         assert status == 0, f"promtool {' '.join(map(str, arguments))}: {said}"
+
+
+async def check_running():
+    """One call that ends, and then some that go on, with people who come and leave and a network that loses."""
     with tempfile.TemporaryDirectory(prefix="stube-prometheus-") as folder:
         async with OwnServer(f"[ledger]\ncheckpoint_s = {CHECKPOINT_S}\n") as server:
             idle, _ = await series(server)
             async with prometheus(server, folder) as database:
                 begin = time.time()
-                # One call that ends, and then some that go on, with people who come and leave and a network that loses.
-                await load(server, "--rooms", "1", "--participants", "2", "--duration", "1")
-                calls = asyncio.ensure_future(load(
-                    server, "--rooms", "2", "--participants", "3", "--simulcast", "--churn", "2", "--loss", "2",
-                    "--duration", "10"))  # fmt: skip
-                await asyncio.sleep(8)
-                await check_series(server, idle)
-                await check_rules(database)
-                await check_dashboard(database, begin, time.time())
-                await calls
+                async with load(server, "--rooms", "1", "--participants", "2", "--duration", "1") as call:
+                    assert await asyncio.wait_for(call.wait(), 30) == 0, "stube load failed"
+                async with load(server, "--rooms", "2", "--participants", "3", "--simulcast", "--churn", "2",
+                                "--loss", "2", "--duration", "60"):  # fmt: skip
+                    await asyncio.sleep(7)
+                    await check_series(server, idle)
+                    await check_rules(database)
+                    await check_dashboard(database, begin, time.time())
+
+
+async def monitoring():
+    async with asyncio.TaskGroup() as both:
+        both.create_task(check_files())
+        both.create_task(check_running())
