@@ -16,8 +16,8 @@ createServer(async (request, response) => {
   }
   if (!seen.has(event.id)) {
     seen.add(event.id);
-    const { identity = '', duration_ms: ms } = event.participant ?? {};
-    console.log(event.event, event.room?.name ?? event.quota?.name, identity, ms === undefined ? '' : `${ms} ms`);
+    const { identity, duration_ms: ms } = event.participant ?? {}; // null once the person was erased
+    console.log(event.event, event.room?.name ?? event.quota?.name, identity ?? '', ms === undefined ? '' : `${ms} ms`);
   }
   return response.writeHead(204).end(); // within 10 s, so put long work into a queue
 }).listen(process.env.PORT ?? 3001, '127.0.0.1', function ready() { console.log(`listening on ${this.address().port}`); });
