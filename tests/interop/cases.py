@@ -13,6 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 import canary
+import examples
+import monitoring
 import tokens
 import unsent
 import webhooks
@@ -185,6 +187,8 @@ ALONE = {
     **{f"canary-{mode}": canary.case(mode) for mode in canary.MODES},
     "webhooks": misbehaving_receivers,
     "webhooks-unsent": unsent.erased_before_it_is_sent,
+    "monitoring": monitoring.monitoring,
+    "examples": examples.examples,
 }
 
 
