@@ -72,6 +72,8 @@ pub struct Metrics {
     join_duration: prometheus::Histogram,
     call_duration: prometheus::Histogram,
     connected: Mutex<ConnectedTime>,
+    /// Made once: it would find another start time after the machine's clock was set.
+    process: ProcessCollector,
 }
 
 /// Participants' time: what ended sessions had, and since when the others are connected.
@@ -125,6 +127,7 @@ impl Metrics {
                 &CALL_BOUNDS_SECONDS,
             ),
             connected: Mutex::default(),
+            process: ProcessCollector::for_self(),
             registry,
         };
         for result in JoinResult::ALL {
@@ -217,7 +220,7 @@ impl Metrics {
         families.extend(ledger::families(ledger));
         families.extend(shard_families(shards));
         families.extend(quality_families(shards));
-        families.extend(ProcessCollector::for_self().collect());
+        families.extend(self.process.collect());
         let seconds = self.connected().total(now).as_secs_f64();
         families.push(counter(
             "stube_participant_seconds_total",

@@ -114,6 +114,23 @@ function operationsOf(api, tag) {
   return all.filter(({ operation }) => operation.tags.includes(tag));
 }
 
+/** What the server sends by itself. */
+function events(api) {
+  const hooks = Object.entries(api.webhooks);
+  const [[, { post: any }]] = hooks;
+  at('events').append(
+    element('h2', {}, ['Events']),
+    element('p', {}, prose(any.description)),
+    ...hooks.map(([name, { post }]) => element('details', { id: `event-${name}`, class: 'operation', 'data-testid': 'event' }, [
+      element('summary', {}, [
+        element('span', { class: 'method post' }, ['EVENT']),
+        element('h3', {}, [element('code', {}, [name]), element('span', { class: 'summary' }, [post.summary])]),
+      ]),
+      element('div', { class: 'content' }, Object.entries(post.requestBody.content).map(([type, one]) => body(api, type, one))),
+    ])),
+  );
+}
+
 function errors(api) {
   const rows = Object.entries(api.components.examples).map(([code, { summary, value }]) => [
     String(value.status), element('code', { id: `code-${code}` }, [code]), prose(summary),
@@ -131,7 +148,7 @@ function errors(api) {
 /** Shows only what holds every word that was typed. */
 function filter(words) {
   let count = 0;
-  for (const operation of document.querySelectorAll('.operation')) {
+  for (const operation of document.querySelectorAll('#operations .operation')) {
     const text = operation.textContent.toLowerCase();
     operation.hidden = !words.every((word) => text.includes(word));
     document.querySelector(`[data-of="${operation.id}"]`).hidden = operation.hidden;
@@ -141,7 +158,7 @@ function filter(words) {
     group.hidden = !group.querySelector('.operation:not([hidden])');
     document.querySelector(`[data-of="${group.id}"]`).hidden = group.hidden;
   }
-  at('found').textContent = words.length === 0 ? '' : `${count} of ${document.querySelectorAll('.operation').length} operations`;
+  at('found').textContent = words.length === 0 ? '' : `${count} of ${document.querySelectorAll('#operations .operation').length} operations`;
 }
 
 /** Unfolds what the address names. */
@@ -174,6 +191,7 @@ function show(api) {
       element('h2', {}, [element('a', { href: `#${id}` }, [name])]), element('ul', {}, links),
     ]));
   }
+  events(api);
   errors(api);
 }
 

@@ -31,6 +31,11 @@ const RESTART_WAIT_MS = 6_000;
 const RESTARTS_FOR_MS = 30_000;
 /** How long we try to come back before we call it over. */
 const GIVE_UP_AFTER_MS = 120_000;
+/** The longest pause between two attempts: a restarted server is back in a minute and has its callers 3 s later. */
+const RETRY_SOON_MS = 2_400;
+const RETRIES_SOON_MS = 60_000;
+/** And then: an outage that long is no restart, and a thousand clients shall not hammer at it. */
+const RETRY_LATE_MS = 8_000;
 /** How long the welcome may take once the server has answered the offer. */
 const WELCOME_WAIT_MS = 15_000;
 const DEPENDENCY_DESCRIPTOR = 'https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension';
@@ -441,7 +446,7 @@ export class Call extends EventTarget {
     let rejoin = anew;
     let failure = null;
     for (let attempt = 0; this.state === 'reconnecting'; attempt += 1) {
-      if (attempt > 0) await this.#pause(attempt, failure);
+      if (attempt > 0) await this.#pause(attempt, failure, performance.now() - start);
       const waited = performance.now() - start;
       rejoin ||= waited > RESTARTS_FOR_MS;
       try {
@@ -453,7 +458,11 @@ export class Call extends EventTarget {
         failure = error;
         const refused = error.status >= 400 && error.status < 500 && error.status !== 429;
         if (refused && rejoin) await this.#giveUp(error);
-        rejoin ||= refused;
+        else if (refused) {
+          // The session is gone, and the server is there: no reason to wait.
+          rejoin = true;
+          attempt = -1;
+        }
       }
     }
     this.#recovering = false;
@@ -482,8 +491,9 @@ export class Call extends EventTarget {
   }
 
   /** Waits longer after each failure, at random, so that a thousand clients do not come back at once. */
-  #pause(attempt, failure) {
-    const backoff = Math.min(8_000, 500 * 2 ** (attempt - 1)) * (0.5 + Math.random() / 2);
+  #pause(attempt, failure, waited) {
+    const longest = waited < RETRIES_SOON_MS ? RETRY_SOON_MS : RETRY_LATE_MS;
+    const backoff = Math.min(longest, 500 * 2 ** (attempt - 1)) * (0.5 + Math.random() / 2);
     const wait = Math.max(backoff, (failure?.retryAfter ?? 0) * 1000);
     return new Promise((resolve) => {
       this.#wake = resolve;

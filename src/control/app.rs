@@ -1,6 +1,5 @@
 //! What every handler shares, and how it talks to the shards.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,10 +12,11 @@ use tracing::Instrument as _;
 use super::clock::Clock;
 use super::directory::{Directory, RoomEntry, SessionEntry};
 use super::idempotency::Idempotency;
+use super::keys::Keys;
 use super::problem::Problem;
 use crate::command::quality::ParticipantQuality;
 use crate::command::{Command, ParticipantInfo, Refusal, Reply, RoomState, SessionUsage};
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::ids::{Id, IdSource, SessionId};
 use crate::ledger::Ledger;
 use crate::ledger::quota::Exceeded;
@@ -45,6 +45,7 @@ pub struct App {
     pub webhooks: Arc<Counts>,
     /// Held while a room is made, changed or ended, so that two requests for one name do not cross.
     pub room_changes: tokio::sync::Mutex<()>,
+    keys: Keys,
     ids: Mutex<IdSource>,
     stopping: AtomicBool,
 }
@@ -53,6 +54,7 @@ impl App {
     /// The state of a server that has just started its shards.
     pub fn new(config: Config, clock: Clock, shards: Shards, ledger: Ledger, routes: &[(&str, &[&str])]) -> Arc<Self> {
         Arc::new(Self {
+            keys: Keys::new(config.keys.clone()),
             config,
             clock,
             ledger,
@@ -69,8 +71,8 @@ impl App {
     }
 
     /// The tenants.
-    pub fn keys(&self) -> &BTreeMap<String, Secret> {
-        &self.config.keys
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// A fresh id.

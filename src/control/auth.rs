@@ -1,16 +1,14 @@
 //! Who asks, and whether they may: API keys by HTTP Basic, tokens by Bearer.
 
-use std::collections::BTreeMap;
-
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::code::Code;
+use super::keys::{By, Keys, Secrets};
 use super::problem::Problem;
 use super::token::{self, Claims, TokenError, VideoGrant};
-use crate::config::Secret;
 use crate::ids::Tenant;
 
 /// What a server may answer a challenge with.
@@ -60,27 +58,29 @@ pub fn includes(grant: &VideoGrant, right: Right<'_>) -> bool {
 }
 
 /// The tenant of a server that has this right.
-pub fn server(keys: &BTreeMap<String, Secret>, headers: &HeaderMap, right: Right<'_>) -> Result<Tenant, Problem> {
-    match authenticate(keys, headers, &SERVER_CHALLENGES)? {
-        Some(Credentials::Key(tenant)) => Ok(tenant),
-        Some(Credentials::Token(tenant, claims)) if includes(&claims.video, right) => Ok(tenant),
-        Some(Credentials::Token(..)) => Err(Problem::forbidden("the token does not grant this")),
-        None => Err(missing(&SERVER_CHALLENGES)),
-    }
+pub fn server(keys: &Keys, headers: &HeaderMap, right: Right<'_>) -> Result<Tenant, Problem> {
+    let tenant = match authenticate(&keys.current(), headers, &SERVER_CHALLENGES)? {
+        Some(Credentials::Key(tenant)) => tenant,
+        Some(Credentials::Token(tenant, claims)) if includes(&claims.video, right) => tenant,
+        Some(Credentials::Token(..)) => return Err(Problem::forbidden("the token does not grant this")),
+        None => return Err(missing(&SERVER_CHALLENGES)),
+    };
+    keys.note(&tenant, By::Server);
+    Ok(tenant)
 }
 
 /// The claims of a client's token, which it must send.
-pub fn client(keys: &BTreeMap<String, Secret>, headers: &HeaderMap) -> Result<(Tenant, Box<Claims>), Problem> {
+pub fn client(keys: &Keys, headers: &HeaderMap) -> Result<(Tenant, Box<Claims>), Problem> {
     optional_client(keys, headers)?.ok_or_else(|| missing(&CLIENT_CHALLENGES))
 }
 
 /// The claims of a client's token, if it sends one.
-pub fn optional_client(
-    keys: &BTreeMap<String, Secret>,
-    headers: &HeaderMap,
-) -> Result<Option<(Tenant, Box<Claims>)>, Problem> {
-    match authenticate(keys, headers, &CLIENT_CHALLENGES)? {
-        Some(Credentials::Token(tenant, claims)) => Ok(Some((tenant, claims))),
+pub fn optional_client(keys: &Keys, headers: &HeaderMap) -> Result<Option<(Tenant, Box<Claims>)>, Problem> {
+    match authenticate(&keys.current(), headers, &CLIENT_CHALLENGES)? {
+        Some(Credentials::Token(tenant, claims)) => {
+            keys.note(&tenant, By::Client);
+            Ok(Some((tenant, claims)))
+        }
         Some(Credentials::Key(_)) => Err(Problem::forbidden("sessions need a participant's token")),
         None => Ok(None),
     }
@@ -101,7 +101,7 @@ fn refused(error: TokenError, challenges: &[&'static str]) -> Problem {
 }
 
 fn authenticate(
-    keys: &BTreeMap<String, Secret>,
+    keys: &Secrets,
     headers: &HeaderMap,
     challenges: &[&'static str],
 ) -> Result<Option<Credentials>, Problem> {

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::app::{self, App};
+use super::keys::UseCount;
 use crate::command::Command;
 use crate::ledger::record::{DAY_MS, Day, UnixMs};
 use crate::ledger::store::{AuditAction, AuditEntry, Retention, StoreError, Swept};
@@ -38,7 +39,10 @@ pub async fn keep(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             () = stopped(&mut stop) => break,
-            _ = checkpoints.tick() => checkpoint(&app).await,
+            _ = checkpoints.tick() => {
+                checkpoint(&app).await;
+                note_keys(&app, false).await;
+            }
             () = app.ledger.urgency() => gather().await,
             _ = sweeps.tick() => {
                 sweep(&app).await;
@@ -49,7 +53,14 @@ pub async fn keep(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             pause(&mut stop).await;
         }
     }
-    if timeout(LAST_WRITE, persist(&app)).await.is_err() {
+    let last = async {
+        persist(&app).await;
+        note_keys(&app, true).await;
+        if let Err(error) = note(&app, AuditAction::Stop).await {
+            tracing::error!(%error, "the end could not be noted in the audit log");
+        }
+    };
+    if timeout(LAST_WRITE, last).await.is_err() {
         tracing::error!("the ledger could not be written at the end; open records end at their last checkpoint");
     }
 }
@@ -121,6 +132,18 @@ async fn note_sweep(app: &App, at: UnixMs, swept: Swept) {
     let entry = AuditEntry { at, actor: "stube".to_owned(), action: AuditAction::Sweep, detail };
     if let Err(error) = app.ledger.store().audit(&entry).await {
         tracing::error!(%error, "a sweep could not be noted in the audit log");
+    }
+}
+
+/// Notes the use of keys in the audit log.
+async fn note_keys(app: &App, all: bool) {
+    let at = app.clock.moment().wall;
+    for (tenant, UseCount { servers, clients }) in app.keys().due(at, all) {
+        let detail = format!("{servers} requests of servers and {clients} of clients since the last entry");
+        let entry = AuditEntry { at, actor: tenant.key().to_owned(), action: AuditAction::KeyUse, detail };
+        if let Err(error) = app.ledger.store().audit(&entry).await {
+            tracing::error!(%error, "the use of an API key could not be noted in the audit log");
+        }
     }
 }
 

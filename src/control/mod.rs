@@ -7,6 +7,7 @@ pub mod clock;
 pub mod limits;
 pub mod code;
 pub mod problem;
+pub mod keys;
 pub mod token;
 pub mod auth;
 pub mod directory;

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::keys::Secrets;
 use super::limits;
 use crate::command::{Grants, Profile, Source};
 use crate::config::Secret;
@@ -197,7 +198,7 @@ struct Issuer {
 }
 
 /// Reads and verifies a token with the secret of its issuer.
-pub fn verify(token: &str, keys: &BTreeMap<String, Secret>) -> Result<Claims, TokenError> {
+pub fn verify(token: &str, keys: &Secrets) -> Result<Claims, TokenError> {
     if token.len() > TOKEN_MAX_BYTES {
         return Err(TokenError::Invalid);
     }
@@ -292,7 +293,7 @@ mod tests {
 
     const SECRET: &str = "a-secret-that-has-thirty-two-bytes";
 
-    fn keys() -> BTreeMap<String, Secret> {
+    fn keys() -> Secrets {
         [("key".to_owned(), SECRET.into()), ("other".to_owned(), "another-secret-of-thirty-two-bytes".into())].into()
     }
 

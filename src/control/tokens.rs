@@ -101,7 +101,8 @@ pub fn sign(
     profile: &Profile,
     ttl_s: u64,
 ) -> Result<(String, String), Problem> {
-    let secret = app.keys().get(tenant.key()).ok_or_else(Problem::internal)?;
+    let keys = app.keys().current();
+    let secret = keys.get(tenant.key()).ok_or_else(Problem::internal)?;
     let now = app.clock.unix_seconds();
     let token = token::mint(&Claims::for_join(tenant.key(), room, profile), secret, now, ttl_s)
         .map_err(|error| Problem::new(Code::InvalidRequest, error.to_string()))?;

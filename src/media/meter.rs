@@ -44,15 +44,13 @@ pub enum DropReason {
     Expired,
     /// Before it was sent, its track was muted or left the slot.
     SlotChanged,
-    /// A queue towards the kernel or a TCP peer was full.
-    QueueFull,
     /// The session panicked and was ended.
     Internal,
 }
 
 impl DropReason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 19] = [
         Self::Malformed,
         Self::UnknownSource,
         Self::UnknownUfrag,
@@ -71,7 +69,6 @@ impl DropReason {
         Self::SubscriberTooSlow,
         Self::Expired,
         Self::SlotChanged,
-        Self::QueueFull,
         Self::Internal,
     ];
 
@@ -115,7 +112,6 @@ impl DropReason {
             Self::SubscriberTooSlow => "subscriber_too_slow",
             Self::Expired => "expired",
             Self::SlotChanged => "slot_changed",
-            Self::QueueFull => "queue_full",
             Self::Internal => "internal",
         }
     }

@@ -54,6 +54,10 @@ describe('the page of the API', () => {
       const shown = await page.textContent(`#${operationId}`);
       for (const status of Object.keys(responses)) assert.ok(shown.includes(status), `${operationId}: ${status}`);
     }
+    for (const [name, { post }] of Object.entries(api.webhooks)) {
+      const shown = await page.textContent(`#event-${name}`);
+      assert.ok(shown.includes(post.summary) && shown.includes('application/webhook+json'), name);
+    }
     for (const code of Object.keys(api.components.examples)) {
       assert.equal(await page.locator(`#code-${code}`).count(), 1, code);
     }

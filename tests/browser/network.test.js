@@ -2,13 +2,17 @@
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { eventually } from './harness/eventually.js';
+import { eventually, pause } from './harness/eventually.js';
 import { Firewall } from './harness/firewall.js';
+import { measured } from './harness/host.js';
 import { Peer, assertFullMesh } from './harness/peer.js';
 import { useWorld } from './harness/world.js';
 
 /** Below Linux' ephemeral ports, so that nobody is given it meanwhile; nothing is bound to it. */
 const FREE_PORT = 21_370;
+/** How long the server is away, and how soon after it callers have to be back. */
+const DOWN_MS = 5_000;
+const BACK_MAX_MS = 3_000;
 
 describe('the way to the server', () => {
   const world = useWorld('network', { STUBE__ROOMS__AUTO_CREATE: 'true' });
@@ -96,17 +100,29 @@ describe('the way to the server', () => {
     await Promise.all([ada.leave(), grace.leave()]);
   });
 
-  test('a restarted server gets its callers back', async () => {
-    const [ada, grace] = await Promise.all(['ada', 'grace'].map((name) => Peer.join(world, 'phoenix', name)));
-    await assertFullMesh([ada, grace]);
-    assert.equal(await world.server.stop(), 0, 'SIGTERM ends the server with code 0');
-    await eventually('both notice', async () => (
-      (await ada.do('state')) === 'reconnecting' && (await grace.do('state')) === 'reconnecting'
-    ));
-    await world.server.run();
-    await eventually('both are back', async () => (
-      (await ada.do('state')) === 'connected' && (await grace.do('state')) === 'connected'
-    ), 20_000);
-    await assertFullMesh([ada, grace]);
-  });
+  for (const end of ['stop', 'kill']) {
+    test(`a server that comes back after ${end} gets its callers back`, measured(async () => {}, async () => {
+      const settings = { name: `phoenix-${end}-${Date.now()}`, max_participants: 7, metadata: 'of ashes' };
+      const room = await world.server.api('POST', '/v1/rooms', settings);
+      const [ada, grace] = await Promise.all(['ada', 'grace'].map((name) => Peer.join(world, room.name, name)));
+      await assertFullMesh([ada, grace]);
+      const both = async (state) => (await ada.do('state')) === state && (await grace.do('state')) === state;
+      if (end === 'stop') assert.equal(await world.server.stop(), 0, 'SIGTERM ends the server with code 0');
+      else await world.server.kill();
+      // Nobody says goodbye for a server that was killed: its silence has to be noticed.
+      await eventually('both notice', () => both('reconnecting'), 40_000);
+      // Long enough for the pauses between their attempts to grow.
+      await pause(DOWN_MS);
+      await world.server.run();
+      const began = performance.now();
+      await eventually('both are back', () => both('connected'), 20_000);
+      const took = performance.now() - began;
+      console.log(`back ${Math.round(took)} ms after the server was`);
+      assert.ok(took < BACK_MAX_MS, `back after ${took} ms`);
+      await assertFullMesh([ada, grace]);
+      const again = await world.server.api('GET', `/v1/rooms/${room.name}`);
+      for (const field of ['sid', 'created_at', 'max_participants', 'metadata']) assert.equal(again[field], room[field], field);
+      await Promise.all([ada.leave(), grace.leave()]);
+    }));
+  }
 });

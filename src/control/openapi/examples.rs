@@ -38,15 +38,18 @@ a=ice-lite\r
 /// New credentials: an ICE restart.
 pub const FRAGMENT: &str = "a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\n";
 
+/// An event's id.
+pub const EVENT: &str = "EV_6jUoS3zRn9AdWy1MlXq4Kb";
+
 /// One event of a stream.
 pub const EVENTS: &str = "id: EV_6jUoS3zRn9AdWy1MlXq4Kb\nevent: room_started\n\
 data: {\"id\":\"EV_6jUoS3zRn9AdWy1MlXq4Kb\",\"event\":\"room_started\",\"seq\":1,\"created_at\":1795347000,\
 \"room\":{\"sid\":\"RM_4zKq0dGVt1bX9yLr2WmN8s\",\"name\":\"lobby\"}}\n\n";
 
-const ROOM: &str = "RM_4zKq0dGVt1bX9yLr2WmN8s";
-const CALL: &str = "CA_1dYpQ7sFm3WvNz9KtLh5Xe";
-const PARTICIPANT: &str = "PA_3kWmT6vJb8CzQx0NrYf2Hd";
-const TRACK: &str = "TR_2bVfWm0XaqLr8KzPn4TsYc";
+pub const ROOM: &str = "RM_4zKq0dGVt1bX9yLr2WmN8s";
+pub const CALL: &str = "CA_1dYpQ7sFm3WvNz9KtLh5Xe";
+pub const PARTICIPANT: &str = "PA_3kWmT6vJb8CzQx0NrYf2Hd";
+pub const TRACK: &str = "TR_2bVfWm0XaqLr8KzPn4TsYc";
 const JOINED: &str = "2026-11-22T09:30:00.000Z";
 const ENDED: &str = "2026-11-22T09:31:00.250Z";
 

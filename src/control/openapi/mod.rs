@@ -12,6 +12,7 @@ mod participants;
 mod rooms;
 mod schemas;
 mod sessions;
+mod webhooks;
 
 use std::sync::LazyLock;
 
@@ -37,7 +38,7 @@ const TAGS: [(&str, &str); 6] = [
 
 /// What holds for every operation.
 const ABOUT: &str = "The HTTP API of Stube, a selective forwarding media server. The whole contract, with the \
-data channel, SDP and webhooks, is docs/protocol.md.\n\n\
+data channel and SDP, is docs/protocol.md.\n\n\
 Within version 1 fields, codes and paths are only added: ignore what you do not know. Times are RFC 3339 in UTC with \
 milliseconds, durations end in `_ms` or `_s`, sizes are bytes. Whole numbers are written without a fraction: `1`, not \
 `1.0`. Unknown fields of a request are an error, so that a misspelt setting does not pass silently; an empty body \
@@ -67,6 +68,7 @@ pub fn document() -> Result<Value, String> {
     let problem: fn(&mut SchemaGenerator) -> _ = SchemaGenerator::subschema_for::<Body9457<'static>>;
     problem(schemas.answers());
     let parameters = parameters::parameters(schemas.requests());
+    let webhooks = webhooks::webhooks(&mut schemas);
     let tags: Vec<_> = TAGS.iter().map(|(name, about)| json!({"name": name, "description": about})).collect();
     Ok(json!({
         "openapi": "3.1.0",
@@ -80,6 +82,7 @@ pub fn document() -> Result<Value, String> {
         "servers": [{"url": "/", "description": "this server"}],
         "tags": tags,
         "paths": paths,
+        "webhooks": webhooks,
         "components": {
             "schemas": schemas.components()?,
             "parameters": parameters,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::control::edge;
 use crate::control::routes;
+use crate::ledger::event::EventKind;
 
 const METHODS: [&str; 6] = ["get", "head", "post", "put", "patch", "delete"];
 
@@ -175,4 +176,25 @@ fn it_holds_what_the_code_checks() {
     assert_eq!(schemas["Room"]["properties"]["max_duration_s"]["type"], json!(["integer", "null"]));
     let grants = validator(&document, &json!({"$ref": "#/components/schemas/GrantsRequest"}));
     assert!(!grants.is_valid(&json!({"canPublsh": true})) && grants.is_valid(&json!({"canPublish": true})));
+}
+
+#[test]
+fn every_event_is_described_and_looks_like_its_example() {
+    let document = the_document();
+    let webhooks = document["webhooks"].as_object().expect("webhooks");
+    assert_eq!(webhooks.len(), EventKind::ALL.len());
+    for (kind, word, _) in EventKind::ALL {
+        assert_eq!(json!(kind), word);
+        let content = &webhooks[word]["post"]["requestBody"]["content"]["application/webhook+json"];
+        let example = &content["example"];
+        assert_eq!(example["event"], word);
+        assert_eq!(example["id"], examples::EVENT);
+        let is_of_room = example["quota"].is_null();
+        assert_eq!(example["room"]["sid"] == examples::ROOM, is_of_room, "{word}");
+        let validator = validator(&document, &content["schema"]);
+        assert!(validator.is_valid(example), "{word}: {example}");
+        for wrong in [json!({}), json!({"id": examples::EVENT, "event": "room_begun", "seq": 1, "created_at": 1})] {
+            assert!(!validator.is_valid(&wrong), "{wrong}");
+        }
+    }
 }

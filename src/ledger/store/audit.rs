@@ -20,12 +20,8 @@ pub enum AuditAction {
     Export,
     /// Somebody's data was erased.
     Erase,
-    /// Records with persons were read.
-    Read,
-    /// A key was used for the first time in a while.
+    /// A key was used, so often in an hour.
     KeyUse,
-    /// The configuration was read anew.
-    Reload,
     /// Data whose time was up was deleted.
     Sweep,
     Start,
@@ -34,17 +30,14 @@ pub enum AuditAction {
 
 impl AuditAction {
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Export, Self::Erase, Self::Read, Self::KeyUse, Self::Reload, Self::Sweep, Self::Start, Self::Stop];
+    pub const ALL: [Self; 6] = [Self::Export, Self::Erase, Self::KeyUse, Self::Sweep, Self::Start, Self::Stop];
 
     /// The word that is stored.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Export => "export",
             Self::Erase => "erase",
-            Self::Read => "read",
             Self::KeyUse => "key_use",
-            Self::Reload => "reload",
             Self::Sweep => "sweep",
             Self::Start => "start",
             Self::Stop => "stop",
