@@ -13,11 +13,13 @@ use subtle::ConstantTimeEq;
 
 mod accounts;
 mod environment;
+mod live;
 mod network;
 mod quota;
 mod webhook;
 
 pub use accounts::{DatabaseUrl, IpMode, LedgerConfig, PrivacyConfig};
+pub use live::Reloaded;
 pub use network::IpNetwork;
 pub use quota::{LimitTable, Limits, LimitsPatch, Quota};
 pub use webhook::WebhookConfig;
@@ -35,6 +37,8 @@ const SECRET_MIN_BYTES: usize = 32;
 const TIMEOUT_MAX_S: u64 = 86_400;
 /// More shards than any host has cores.
 const SHARDS_MAX: usize = 1024;
+/// The longest `shutdown.drain_s`: a day.
+const DRAIN_MAX_S: u64 = 86_400;
 
 /// The whole configuration.
 #[derive(Clone, PartialEq, Eq, Default, Deserialize)]
@@ -51,6 +55,7 @@ pub struct Config {
     pub privacy: PrivacyConfig,
     pub quota: LimitTable,
     pub webhook: Vec<WebhookConfig>,
+    pub shutdown: ShutdownConfig,
     pub log: LogConfig,
 }
 
@@ -105,6 +110,15 @@ pub struct RoomsConfig {
     #[serde(rename = "departure_timeout_s", deserialize_with = "seconds")]
     pub departure_timeout: Duration,
     pub allow_remote_unmute: bool,
+}
+
+/// How the server stops.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShutdownConfig {
+    /// How long calls may go on after SIGTERM.
+    #[serde(rename = "drain_s", deserialize_with = "seconds")]
+    pub drain: Duration,
 }
 
 /// What is written to standard error.
@@ -300,6 +314,9 @@ impl Config {
             if origin != "*" && !is_origin(origin) {
                 return Err(wrong("http.cors_origins", "expected \"*\" or origins such as \"https://example.org\""));
             }
+        }
+        if self.shutdown.drain > Duration::from_secs(DRAIN_MAX_S) {
+            return Err(wrong("shutdown.drain_s", format!("expected at most {DRAIN_MAX_S}")));
         }
         if self.shard.count > SHARDS_MAX {
             return Err(wrong("shard.count", format!("expected at most {SHARDS_MAX}; 0 takes one a core")));

@@ -16,7 +16,7 @@ use stube::control::clock::Clock;
 use stube::control::limits;
 use stube::control::token::{self, Claims, StrictGrants};
 use stube::load;
-use stube::run::{self, StartError};
+use stube::run::{self, Process, StartError};
 use stube::statement;
 use stube::webhook::Endpoints;
 
@@ -100,21 +100,21 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Subcommands::Load(options) => return load::run(&options),
         command => command,
     };
-    // A variable that is not UTF-8 is none of ours.
-    let environment =
-        std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-    let config = Config::load(&cli.config, environment)?;
+    let config = Config::load(&cli.config, environment())?;
     let filter = run::log_filter(&config.log.level)?;
     match command {
         Subcommands::Serve => {
-            run::start_logging(filter, config.log.format);
+            let log_to = run::start_logging(filter, config.log.format);
+            let path = cli.config.clone();
+            let source = Box::new(move || Config::load(&path, environment()));
+            let process = Process { source, log_to };
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(CONTROL_THREADS)
                 .thread_name("control")
                 .enable_all()
                 .build()
                 .context("cannot start the HTTP threads")?;
-            let result = runtime.block_on(run::serve(config));
+            let result = runtime.block_on(run::serve(config, process));
             // Whatever still hangs has had its time.
             runtime.shutdown_background();
             result
@@ -135,6 +135,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         }
         Subcommands::Load(options) => load::run(&options),
     }
+}
+
+/// The environment. A variable that is not UTF-8 is none of ours.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// For a command that asks the database something and ends.

@@ -1,6 +1,5 @@
 //! A whole server: start, wait for a signal, end calls, stop.
 
-use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,17 +8,18 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing_subscriber::EnvFilter;
 
 use crate::command::Command;
 use crate::config::{Config, ConfigError, LogFormat, MediaConfig};
-use crate::control::app::{App, fresh_seed};
+use crate::control::app::{App, Controls, LogTo, Source, fresh_seed};
 use crate::control::clock::Clock;
+use crate::control::node::NodeState;
 use crate::control::outbox::LedgerOutbox;
-use crate::control::{admin, edge, keeper, listener, rooms, router};
-use crate::ids::{IdSource, Tenant};
+use crate::control::{admin, edge, keeper, listener, node, rooms, router};
+use crate::ids::IdSource;
 use crate::ledger::accounts::{Accounts, Beginnings};
 use crate::ledger::address::{DayKeys, DistinctAddresses, KEY_BYTES, PresentAddresses};
 use crate::ledger::book::Book;
@@ -33,6 +33,12 @@ use crate::webhook::{Endpoints, Sender, SenderError};
 /// How long all shards together may take to end their calls. With [`THREADS_GRACE`] and the listeners' second this
 /// keeps a stop below five seconds, unless a webhook or the database hangs as well: each may take two more.
 const CALLS_GRACE: Duration = Duration::from_secs(2);
+
+/// Configurations read anew whose webhooks wait for the sender.
+const ENDPOINT_CHANGES_MAX: usize = 4;
+
+/// How often a server that drains looks whether the last call has ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
 
 /// How long what the shards said last may take to be heard.
 const NOTICES_GRACE: Duration = Duration::from_millis(500);
@@ -100,9 +106,23 @@ struct Tasks {
     webhooks: JoinHandle<()>,
 }
 
+/// What of the process a server can change while it runs.
+pub struct Process {
+    pub source: Source,
+    pub log_to: LogTo,
+}
+
+impl Process {
+    /// One whose configuration is always this one, and whose log stays as it is.
+    pub fn fixed(config: &Config) -> Self {
+        let config = config.clone();
+        Self { source: Box::new(move || Ok(config.clone())), log_to: Box::new(|_| {}) }
+    }
+}
+
 /// Binds every socket and starts every thread and task. Runs on the current tokio runtime.
-#[expect(clippy::disallowed_methods, reason = "ring 3; three tasks, ended by Running::shutdown")]
-pub async fn start(config: Config) -> Result<Running, StartError> {
+#[expect(clippy::disallowed_methods, reason = "ring 3; five tasks, ended by Running::shutdown")]
+pub async fn start(config: Config, process: Process) -> Result<Running, StartError> {
     let http = bind("HTTP", config.http.listen).await?;
     let admin = bind("admin requests", config.admin.listen).await?;
     let endpoints = Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
@@ -110,28 +130,23 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let ledger = open_ledger(&config, &endpoints, &clock).await?;
     let rooms = ledger.store().rooms().await?;
     let (shards, notices) = Shards::start(&shards_config(&config.media, config.shard.count))?;
-    let app = App::new(config, clock, shards, ledger, &edge::ROUTES);
+    let Process { source, log_to } = process;
+    let (change_endpoints, changed_endpoints) = mpsc::channel(ENDPOINT_CHANGES_MAX);
+    let controls = Controls { source, log_to, endpoints: change_endpoints };
+    let (http_configured, admin_configured) = (config.http.listen, config.admin.listen);
+    let app = App::new(config, clock, shards, ledger, controls, &edge::ROUTES);
     keeper::note(&app, AuditAction::Start).await?;
     reopen(&app, rooms).await;
-    let has_webhooks = !app.config.webhook.is_empty();
     let (stop, stopped) = watch::channel(false);
     let (closing, closed) = watch::channel(false);
     let address = |listener: &TcpListener, configured| listener.local_addr().unwrap_or(configured);
-    let (http_addr, admin_addr) = (address(&http, app.config.http.listen), address(&admin, app.config.admin.listen));
+    let (http_addr, admin_addr) = (address(&http, http_configured), address(&admin, admin_configured));
     let follow = {
         let app = Arc::clone(&app);
         async move { app.follow(notices).await }
     };
-    let random = IdSource::from_seed(fresh_seed());
-    let sender = Sender::new(endpoints, random, Arc::clone(&app.webhooks))?;
-    let outbox = Arc::new(LedgerOutbox::new(Arc::clone(&app)));
-    let (stop_sending, told) = (stopped.clone(), Arc::clone(&app.ledger.told));
-    let sending = async move {
-        // Without a webhook there is nothing to ask the database for every second.
-        if has_webhooks {
-            sender.run(outbox, stop_sending, told).await;
-        }
-    };
+    let sender = sender(&app, endpoints)?;
+    let sending = send_webhooks(Arc::clone(&app), sender, changed_endpoints, stopped.clone());
     let tasks = Tasks {
         http: tokio::spawn(listener::serve(http, router(Arc::clone(&app)), stopped.clone())),
         admin: tokio::spawn(listener::serve(admin, admin::router(Arc::clone(&app)), stopped)),
@@ -140,6 +155,48 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         webhooks: tokio::spawn(sending),
     };
     Ok(Running { http_addr, admin_addr, app, stop, closing, tasks })
+}
+
+/// None without a webhook: then there is nothing to ask the database for every second.
+fn sender(app: &App, endpoints: Endpoints) -> Result<Option<Sender>, SenderError> {
+    let random = IdSource::from_seed(fresh_seed());
+    let is_empty = endpoints.is_empty();
+    let sender = Sender::new(endpoints, random, Arc::clone(&app.webhooks))?;
+    Ok(Some(sender).filter(|_| !is_empty))
+}
+
+/// Sends webhooks until told to stop; by another sender whenever the configuration has others.
+async fn send_webhooks(
+    app: Arc<App>,
+    mut current: Option<Sender>,
+    mut changes: mpsc::Receiver<Endpoints>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let outbox = Arc::new(LedgerOutbox::new(Arc::clone(&app)));
+    loop {
+        let (end, mut ended) = watch::channel(false);
+        let (outbox, told) = (Arc::clone(&outbox), Arc::clone(&app.ledger.told));
+        let sending = async move {
+            match current {
+                Some(sender) => sender.run(outbox, ended, told).await,
+                // Whoever would say so is gone: that says it too.
+                None => drop(ended.wait_for(|ended| *ended).await),
+            }
+        };
+        let mut sending = std::pin::pin!(sending);
+        let change = tokio::select! {
+            () = &mut sending => return,
+            _ = stopped.wait_for(|stopped| *stopped) => None,
+            change = changes.recv() => change,
+        };
+        end.send_replace(true);
+        sending.await;
+        let Some(endpoints) = change else { return };
+        current = sender(&app, endpoints).unwrap_or_else(|error| {
+            tracing::error!(%error, "no webhooks are sent");
+            None
+        });
+    }
 }
 
 /// Opens the store, closes what a crash left open, and begins the accounts.
@@ -151,8 +208,7 @@ async fn open_ledger(config: &Config, endpoints: &Endpoints, clock: &Clock) -> R
     let boot = u128::from_be_bytes(fresh_seed().first_chunk().copied().unwrap_or_default());
     let store = Store::open(config.ledger.url.as_str(), &state_directory(), &node, boot).await?;
     let now = clock.moment();
-    let urls = |key: &String| (Tenant::from(key.as_str()), endpoints.urls(key).map(str::to_owned).collect());
-    let webhooks: BTreeMap<_, _> = config.keys.keys().map(urls).collect();
+    let webhooks = endpoints.by_tenant();
     let recovered = store.recover(now.wall, &Mourners { webhooks: &webhooks, seed: fresh_seed() }).await?;
     if recovered.sessions > 0 {
         let (sessions, calls) = (recovered.sessions, recovered.calls);
@@ -210,6 +266,24 @@ impl Running {
         self.app.is_turning()
     }
 
+    /// Lets calls go on for as long as the configuration says. False if that is not at all, or if they do so already.
+    fn begin_drain(&self) -> bool {
+        let span = self.app.config().shutdown.drain;
+        let drains = !span.is_zero() && self.app.state() == NodeState::Running;
+        if drains {
+            self.app.drain(Some(span));
+        }
+        drains
+    }
+
+    /// Ends when a server that drains has nothing left to wait for.
+    #[expect(clippy::disallowed_methods, reason = "a server that drains looks now and then")]
+    pub async fn drained(&self) {
+        while !self.app.is_drained() {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    }
+
     /// Ends every call with `leave`, then stops. Takes less than eight seconds, whatever hangs.
     pub async fn shutdown(self) {
         self.app.stop_admitting();
@@ -238,47 +312,79 @@ impl Running {
     }
 }
 
-/// Runs a server until SIGTERM or SIGINT. A second signal ends the process at once.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
+/// Runs a server until SIGTERM or SIGINT, or until it is drained. Each further signal is less patient: with
+/// `shutdown.drain_s` the second ends all calls; the next ends the process at once.
+pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let shown = config.clone();
-    let running = start(config).await?;
+    let running = start(config, process).await?;
     print_where(&shown, &running);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
     notify(NotifyState::Ready);
     let beat = sd_notify::watchdog_enabled().map(|period| period / 2);
     loop {
         tokio::select! {
-            () = signals.next() => break,
+            asked = signals.next() => match asked {
+                Asked::Reload => reload(&running.app).await,
+                Asked::Stop if !running.begin_drain() => break,
+                Asked::Stop => {}
+            },
+            () = running.drained() => break,
             () = watchdog(beat) => if running.is_turning() { notify(NotifyState::Watchdog) },
         }
     }
     tracing::info!("stopping");
     notify(NotifyState::Stopping);
     tokio::select! {
-        () = signals.next() => anyhow::bail!("stopped by a second signal"),
+        () = signals.stop() => anyhow::bail!("stopped by a second signal"),
         () = running.shutdown() => {}
     }
     tracing::info!("stopped");
     Ok(())
 }
 
-/// The signals that stop a server.
+/// Reads the configuration anew, as systemd wants to hear of it (sd_notify(3), `RELOADING=1`). What came of it is logged.
+async fn reload(app: &App) {
+    // Both in one message: else systemd takes the reload for failed.
+    let began = NotifyState::monotonic_usec_now();
+    let _ = began.and_then(|began| sd_notify::notify(&[NotifyState::Reloading, began]));
+    let _ = node::take_over(app).await;
+    notify(NotifyState::Ready);
+}
+
+/// The signals that a server heeds.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Stop,
+    Reload,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
         }
+    }
+
+    async fn stop(&mut self) {
+        while self.next().await != Asked::Stop {}
     }
 }
 
@@ -330,17 +436,30 @@ pub fn log_filter(level: &str) -> Result<EnvFilter, ConfigError> {
     EnvFilter::try_new(directives).map_err(|_| wrong())
 }
 
-/// Starts logging to standard error. Panics are logged by their place alone: their message may hold anything.
-pub fn start_logging(filter: EnvFilter, format: LogFormat) {
+/// Starts logging to standard error; gives back how to log other things. Panics are logged by their place alone: their
+/// message may hold anything.
+pub fn start_logging(filter: EnvFilter, format: LogFormat) -> LogTo {
     // Colours are for a terminal; in a file or the journal they are noise.
     let colours = std::io::stderr().is_terminal();
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => subscriber.init(),
-        LogFormat::Json => subscriber.json().init(),
-    }
+    // A filter that is gone belongs to a process that ends.
+    let log_to: LogTo = match format {
+        LogFormat::Text => {
+            let subscriber = subscriber.with_filter_reloading();
+            let handle = subscriber.reload_handle();
+            subscriber.init();
+            Box::new(move |filter| drop(handle.reload(filter)))
+        }
+        LogFormat::Json => {
+            let subscriber = subscriber.json().with_filter_reloading();
+            let handle = subscriber.reload_handle();
+            subscriber.init();
+            Box::new(move |filter| drop(handle.reload(filter)))
+        }
+    };
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, thread = std::thread::current().name(), "panicked");
     }));
+    log_to
 }

@@ -1,17 +1,21 @@
-//! The admin listener: `/metrics`, `/healthz`, `/readyz`.
+//! The admin listener: `/metrics`, `/healthz`, `/readyz`, `/v1/node`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::time::timeout;
 
 use super::app::App;
+use super::edge::RequestKind;
+use super::node::{self, NodeState};
+use super::problem::Problem;
 use crate::ledger::record::UnixMs;
 use crate::metrics::LedgerSnapshot;
 use crate::webhook::AttemptResult;
@@ -25,10 +29,23 @@ const RETRY_AFTER_S: &str = "2";
 /// Everything the operator asks for.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
+        .route("/v1/node", get(node::read))
+        .route("/v1/node/reload", post(node::reload))
+        .route("/v1/node/drain", post(node::drain))
+        .layer(from_fn_with_state(Arc::clone(&app), explain))
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .with_state(app)
+}
+
+/// Writes problems' bodies.
+async fn explain(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    match response.extensions_mut().remove::<Problem>() {
+        Some(problem) => problem.render(&app.id::<RequestKind>().to_string(), std::mem::take(response.headers_mut())),
+        None => response,
+    }
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
@@ -88,11 +105,12 @@ fn load(saturated: &[bool]) -> Load {
 
 /// Whether new calls should be sent here.
 async fn readiness(State(app): State<Arc<App>>) -> Response {
-    let obstacle = match (app.admits(), app.is_turning()) {
-        (Ok(()), true) if app.ledger.is_failing() => "the ledger cannot be written\n",
-        (Err(_), _) => "shutting down\n",
-        (Ok(()), false) => "a shard hangs\n",
-        (Ok(()), true) => match load(&app.shards.saturated()) {
+    let obstacle = match (app.state(), app.is_turning()) {
+        (NodeState::Running, true) if app.ledger.is_failing() => "the ledger cannot be written\n",
+        (NodeState::Stopping, _) => "shutting down\n",
+        (NodeState::Draining, _) => "draining\n",
+        (NodeState::Running, false) => "a shard hangs\n",
+        (NodeState::Running, true) => match load(&app.shards.saturated()) {
             Load::Light => return (StatusCode::OK, "ready\n").into_response(),
             Load::Uneven(says) => return (StatusCode::OK, says).into_response(),
             Load::Saturated => "saturated\n",

@@ -1,29 +1,30 @@
 //! What every handler shares, and how it talks to the shards.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rand::Rng as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tracing::Instrument as _;
+use tracing_subscriber::EnvFilter;
 
 use super::clock::Clock;
 use super::directory::{Directory, RoomEntry, SessionEntry};
 use super::idempotency::Idempotency;
 use super::keys::Keys;
+use super::node::NodeState;
 use super::problem::Problem;
 use crate::command::quality::ParticipantQuality;
 use crate::command::{Command, ParticipantInfo, Refusal, Reply, RoomState, SessionUsage};
-use crate::config::Config;
-use crate::ids::{Id, IdSource, SessionId};
+use crate::config::{Config, ConfigError};
+use crate::ids::{Id, IdSource, RoomId, SessionId};
 use crate::ledger::Ledger;
 use crate::ledger::quota::Exceeded;
 use crate::ledger::store::StoreError;
 use crate::metrics::Metrics;
 use crate::shard::{Notices, ShardIndex, Shards};
-use crate::webhook::Counts;
+use crate::webhook::{Counts, Endpoints};
 
 /// How long a shard may take to answer. It takes microseconds unless it hangs.
 const SHARD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,7 +34,14 @@ pub const TURNING_WITHIN: Duration = Duration::from_secs(5);
 
 /// The state of the HTTP side.
 pub struct App {
-    pub config: Config,
+    config: RwLock<Arc<Config>>,
+    /// Where the configuration came from.
+    pub source: Source,
+    pub log_to: LogTo,
+    /// Held while the configuration is read anew.
+    pub reloads: tokio::sync::Mutex<()>,
+    /// Takes the webhooks of a configuration that was read anew.
+    pub endpoints: mpsc::Sender<Endpoints>,
     pub clock: Clock,
     pub directory: Directory,
     pub idempotency: Idempotency,
@@ -47,15 +55,48 @@ pub struct App {
     pub room_changes: tokio::sync::Mutex<()>,
     keys: Keys,
     ids: Mutex<IdSource>,
-    stopping: AtomicBool,
+    retreat: Mutex<Retreat>,
+}
+
+/// Whether the server withdraws, and until when.
+#[derive(Debug, Clone, Copy, Default)]
+struct Retreat {
+    stopping: bool,
+    draining: bool,
+    deadline: Option<Instant>,
+}
+
+/// Reads the configuration from where it came from.
+pub type Source = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+/// Changes what is logged.
+pub type LogTo = Box<dyn Fn(EnvFilter) + Send + Sync>;
+
+/// What reading the configuration anew needs beyond the state itself.
+pub struct Controls {
+    pub source: Source,
+    pub log_to: LogTo,
+    pub endpoints: mpsc::Sender<Endpoints>,
 }
 
 impl App {
     /// The state of a server that has just started its shards.
-    pub fn new(config: Config, clock: Clock, shards: Shards, ledger: Ledger, routes: &[(&str, &[&str])]) -> Arc<Self> {
+    pub fn new(
+        config: Config,
+        clock: Clock,
+        shards: Shards,
+        ledger: Ledger,
+        controls: Controls,
+        routes: &[(&str, &[&str])],
+    ) -> Arc<Self> {
+        let Controls { source, log_to, endpoints } = controls;
         Arc::new(Self {
             keys: Keys::new(config.keys.clone()),
-            config,
+            config: RwLock::new(Arc::new(config)),
+            source,
+            log_to,
+            reloads: tokio::sync::Mutex::default(),
+            endpoints,
             clock,
             ledger,
             event_streams: super::events::slots(),
@@ -66,7 +107,7 @@ impl App {
             shards,
             room_changes: tokio::sync::Mutex::default(),
             ids: Mutex::new(IdSource::from_seed(fresh_seed())),
-            stopping: AtomicBool::new(false),
+            retreat: Mutex::default(),
         })
     }
 
@@ -80,14 +121,64 @@ impl App {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).id()
     }
 
-    /// From now on nobody new comes in.
-    pub fn stop_admitting(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+    /// The configuration as it is now.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the server takes new rooms and sessions.
-    pub fn admits(&self) -> Result<(), Refusal> {
-        if self.stopping.load(Ordering::Relaxed) { Err(Refusal::Unavailable) } else { Ok(()) }
+    /// Another configuration from now on.
+    pub fn replace_config(&self, config: Config) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    /// From now on nobody comes in.
+    pub fn stop_admitting(&self) {
+        self.retreat().stopping = true;
+    }
+
+    /// From now on there are no new rooms, and nobody comes into empty ones; after `deadline` calls end that have not by
+    /// themselves. Said again, the earlier deadline counts.
+    pub fn drain(&self, deadline: Option<Duration>) {
+        let deadline = deadline.map(|span| self.clock.now() + span);
+        let mut retreat = self.retreat();
+        retreat.draining = true;
+        retreat.deadline = [retreat.deadline, deadline].into_iter().flatten().min();
+        drop(retreat);
+        tracing::info!(sessions = self.directory.num_sessions(), "draining: calls go on, new ones are refused");
+    }
+
+    /// Whether there is nothing left to wait for.
+    pub fn is_drained(&self) -> bool {
+        let Retreat { draining, deadline, .. } = *self.retreat();
+        let is_over = || deadline.is_some_and(|deadline| self.clock.now() >= deadline);
+        draining && (is_over() || self.directory.num_sessions() == 0)
+    }
+
+    /// What the server does with those who come.
+    pub fn state(&self) -> NodeState {
+        match *self.retreat() {
+            Retreat { stopping: true, .. } => NodeState::Stopping,
+            Retreat { draining: true, .. } => NodeState::Draining,
+            _ => NodeState::Running,
+        }
+    }
+
+    /// Whether the server takes new rooms.
+    pub fn admits_rooms(&self) -> Result<(), Refusal> {
+        if self.state() == NodeState::Running { Ok(()) } else { Err(Refusal::Unavailable) }
+    }
+
+    /// Whether the server takes sessions into a room.
+    pub fn admits_into(&self, room: RoomId) -> Result<(), Refusal> {
+        match self.state() {
+            NodeState::Running => Ok(()),
+            NodeState::Draining if self.directory.is_in_use(room) => Ok(()),
+            NodeState::Draining | NodeState::Stopping => Err(Refusal::Unavailable),
+        }
+    }
+
+    fn retreat(&self) -> MutexGuard<'_, Retreat> {
+        self.retreat.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether every shard turns.

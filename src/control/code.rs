@@ -71,6 +71,7 @@ codes! {
     InvalidRequest 422 "invalid_request" "fields have values that cannot be used; see errors"
     PersonalIdentity 422 "personal_identity" "the identity looks like an e-mail address or a phone number"
     OfferNotAcceptable 422 "offer_not_acceptable" "readable, but it lacks something required, or has too many m-lines"
+    InvalidConfig 422 "invalid_config" "(admin) the configuration is not valid; nothing has changed"
     IdempotencyKeyReused 422 "idempotency_key_reused" "the key was used with another body"
     IfMatchRequired 428 "if_match_required" "an ICE restart or a further offer without If-Match"
     QuotaExceeded 429 "quota_exceeded" "a quota is used up; see quota, limit and used"

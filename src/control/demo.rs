@@ -121,7 +121,7 @@ pub async fn token(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let Some(tenant) = app.config.dev_key().map(Tenant::from) else {
+    let Some(tenant) = app.config().dev_key().map(Tenant::from) else {
         return Err(Problem::of_response(StatusCode::NOT_FOUND));
     };
     let request: Request = body::json(&headers, body).await?;

@@ -130,6 +130,16 @@ impl Directory {
         sessions.rfind(|session| entries.sessions.get(session).is_some_and(|entry| entry.identity == *identity))
     }
 
+    /// How many sessions there are.
+    pub fn num_sessions(&self) -> usize {
+        self.entries().sessions.len()
+    }
+
+    /// Whether anybody is in a room, or about to be.
+    pub fn is_in_use(&self, room: RoomId) -> bool {
+        self.entries().sessions_of.contains_key(&room)
+    }
+
     /// The session of this id.
     pub fn session(&self, session: SessionId) -> Option<SessionEntry> {
         self.entries().sessions.get(&session).cloned()

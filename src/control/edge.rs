@@ -104,9 +104,9 @@ pub async fn finish(State(app): State<Arc<App>>, mut request: Request, next: Nex
     let method = request.method().clone();
     let route = route_label(request.extensions().get::<MatchedPath>());
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-    let origin = Origin::of(&app.config.http, request.headers(), peer);
+    let origin = Origin::of(&app.config().http, request.headers(), peer);
     request.extensions_mut().insert(origin);
-    let address = address(&app.config.http, request.headers(), peer);
+    let address = address(&app.config().http, request.headers(), peer);
     request.extensions_mut().insert(address);
     let id = app.id::<RequestKind>().to_string();
     request.extensions_mut().insert(RequestName(id.clone()));
@@ -152,7 +152,7 @@ impl std::fmt::Display for RequestName {
 }
 
 /// Names a request; only for logs, the audit log and `instance`.
-enum RequestKind {}
+pub enum RequestKind {}
 
 impl crate::ids::Kind for RequestKind {
     const PREFIX: &'static str = "RQ";

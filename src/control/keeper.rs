@@ -32,7 +32,7 @@ const AUDIT_RETENTION_D: u64 = 365;
 
 /// Keeps the ledger until `stop` turns true, then writes what is left.
 pub async fn keep(app: Arc<App>, mut stop: watch::Receiver<bool>) {
-    let mut checkpoints = interval(app.config.ledger.checkpoint);
+    let mut checkpoints = interval(app.config().ledger.checkpoint);
     checkpoints.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweeps = interval(SWEEP_INTERVAL);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -152,7 +152,8 @@ fn before(now: UnixMs, age: Duration) -> UnixMs {
 }
 
 fn retention(app: &App, now: UnixMs) -> Retention {
-    let privacy = &app.config.privacy;
+    let config = app.config();
+    let privacy = &config.privacy;
     let days_ago = |days: u64| UnixMs(now.0.saturating_sub(days * DAY_MS));
     Retention {
         records_before: days_ago(privacy.record_retention_d.into()),

@@ -58,6 +58,11 @@ impl Keys {
         Arc::clone(&self.inner().secrets)
     }
 
+    /// Takes these keys for all requests to come.
+    pub fn replace(&self, secrets: Secrets) {
+        self.inner().secrets = Arc::new(secrets);
+    }
+
     /// Counts a use.
     pub fn note(&self, tenant: &Tenant, by: By) {
         let mut inner = self.inner();

@@ -12,6 +12,7 @@ pub mod token;
 pub mod auth;
 pub mod directory;
 pub mod idempotency;
+pub mod node;
 pub mod app;
 pub mod body;
 pub mod edge;
@@ -77,7 +78,7 @@ pub fn router(app: Arc<App>) -> Router {
     api.fallback(edge::not_found)
         .layer(from_fn(edge::time_out))
         .layer(CatchPanicLayer::custom(edge::after_panic))
-        .layer(edge::cors(&app.config.http))
+        .layer(edge::cors(&app.config().http))
         .layer(from_fn_with_state(Arc::clone(&app), edge::finish))
         .with_state(app)
 }

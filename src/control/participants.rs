@@ -184,7 +184,7 @@ pub async fn mute(
 ) -> Result<Response, Problem> {
     let room = administered(&app, &headers, &room)?;
     let Mute { muted } = body::json(&headers, body).await?;
-    if !muted && !app.config.rooms.allow_remote_unmute {
+    if !muted && !app.config().rooms.allow_remote_unmute {
         return Err(Refusal::UnmuteForbidden.into());
     }
     let track: TrackId = track.parse().map_err(|_| Refusal::TrackNotFound)?;

@@ -163,12 +163,13 @@ fn view<'a>(app: &App, origin: &Origin, entry: &'a RoomEntry, state: Option<&Roo
 
 /// The settings of a room of this name that nobody chose anything for.
 fn default_settings(app: &App, name: &RoomName) -> RoomSettings {
+    let config = app.config();
     RoomSettings {
         name: name.as_str().into(),
         metadata: "".into(),
-        max_participants: app.config.rooms.max_participants,
-        empty_timeout: app.config.rooms.empty_timeout,
-        departure_timeout: app.config.rooms.departure_timeout,
+        max_participants: config.rooms.max_participants,
+        empty_timeout: config.rooms.empty_timeout,
+        departure_timeout: config.rooms.departure_timeout,
         max_duration: None,
     }
 }
@@ -223,7 +224,7 @@ pub async fn reopen(app: &App, row: RoomRow) {
 
 /// Opens a room on the lightest shard. The caller holds `room_changes`.
 async fn create(app: &App, tenant: &Tenant, name: &RoomName, settings: RoomSettings) -> Result<RoomEntry, Problem> {
-    app.admits()?;
+    app.admits_rooms()?;
     let shard = app.directory.least_loaded(&app.shards.saturated());
     let room = app.id();
     let now = app.clock.moment();

@@ -84,14 +84,13 @@ async fn join(
     if let Purpose::Play(identity) = &purpose {
         limits::identity(identity.as_str()).map_err(|_| Refusal::ParticipantNotFound)?;
     }
-    if !app.config.privacy.allow_personal_identities {
+    if !app.config().privacy.allow_personal_identities {
         limits::pseudonym(profile.identity.as_str()).map_err(Problem::personal_identity)?;
     }
     let offer = read_sdp(headers, body).await?;
     let user_agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let joiner = Joiner { tenant, room, profile, purpose, offer, address, user_agent };
     uninterrupted(async move {
-        app.admits()?;
         match join_room(&app, &joiner).await {
             // The directory was behind its shard. It has caught up, so one more try decides.
             Err(Refused { stale: true, .. }) => join_room(&app, &joiner).await,
@@ -128,10 +127,11 @@ impl From<Problem> for Refused {
 
 async fn join_room(app: &App, joiner: &Joiner) -> Result<Response, Refused> {
     let Joiner { tenant, profile, .. } = joiner;
-    let room = match app.config.rooms.auto_create {
+    let room = match app.config().rooms.auto_create {
         true => rooms::find_or_create(app, tenant, &joiner.room).await?,
         false => rooms::find(app, tenant, &joiner.room)?,
     };
+    app.admits_into(room.room).map_err(Problem::from)?;
     let (session, participant) = (app.id(), app.id());
     let now = app.clock.moment();
     let applicant = Applicant {

@@ -70,7 +70,7 @@ pub async fn mint_token(
     let request: TokenRequest = body::json(&headers, body).await?;
     let mut fields = Fields::default();
     fields.check("/identity", limits::identity(&request.identity));
-    if !app.config.privacy.allow_personal_identities {
+    if !app.config().privacy.allow_personal_identities {
         fields.check("/identity", limits::pseudonym(&request.identity));
     }
     fields.check("/name", limits::display_name(request.name.as_deref().unwrap_or_default()));
@@ -79,7 +79,7 @@ pub async fn mint_token(
     fields.check_range("/ttl_s", request.ttl_s, 1..=TTL_MAX_S);
     fields.finish()?;
     // With auto_create the room may come to be with the join.
-    if !app.config.rooms.auto_create {
+    if !app.config().rooms.auto_create {
         rooms::find(&app, &tenant, &room.as_str().into())?;
     }
     let profile = Profile {

@@ -10,7 +10,7 @@ use super::event::EventKind;
 use super::quota::{Counters, Crossing, CrossingKind, Exceeded, Moment as QuotaMoment};
 use super::record::{Batch, Person, RoomRow, UnixMs};
 use crate::command::{Notice, RoomSettings, SessionUsage};
-use crate::config::IpMode;
+use crate::config::{IpMode, LimitTable};
 use crate::ids::{Identity, ParticipantId, RoomId, SessionId, Tenant};
 
 /// Who wants to join.
@@ -194,6 +194,16 @@ impl Accounts {
         self.distinct.turn(day);
         self.book.enter(Entry::Checkpoint { usages, asked, complete, now });
         self.bill(now);
+    }
+
+    /// Other quotas from now on; what is in use stays.
+    pub fn set_limits(&mut self, limits: LimitTable) {
+        self.quotas.set_limits(limits);
+    }
+
+    /// Other webhooks for the events to come.
+    pub fn set_webhooks(&mut self, webhooks: BTreeMap<Tenant, Vec<String>>) {
+        self.book.set_webhooks(webhooks);
     }
 
     /// Takes these people out of what is kept here.

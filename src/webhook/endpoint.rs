@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::{ConfigError, Secret, WebhookConfig};
+use crate::ids::Tenant;
 
 use super::signature::SigningKeys;
 use super::target::Target;
@@ -57,6 +58,17 @@ impl Endpoints {
     /// The URLs that events of the tenant with this API key go to, as the outbox names them.
     pub fn urls<'a>(&'a self, tenant: &'a str) -> impl Iterator<Item = &'a str> {
         self.list.iter().filter(move |endpoint| endpoint.takes(tenant)).map(|endpoint| endpoint.text.as_str())
+    }
+
+    /// The URLs that each tenant's events go to.
+    pub fn by_tenant(&self) -> BTreeMap<Tenant, Vec<String>> {
+        let urls = |key: &String| (Tenant::from(key.as_str()), self.urls(key).map(str::to_owned).collect());
+        self.keys.keys().map(urls).collect()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
     }
 
     /// The webhook at `url` that takes events of this tenant.

@@ -1,9 +1,11 @@
 //! The real binary: its command line, exit statuses, signals, systemd's notifications, and what it logs.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -24,9 +26,13 @@ tcp_listen = ""
 count = 1
 "#;
 
-/// A folder of this test's own.
+/// A folder of this test's own, without what an earlier run left in it: rooms outlive their server.
 fn folder(name: &str) -> PathBuf {
+    static CLEARED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if CLEARED.lock().expect("no panic while held").insert(name.to_owned()) && folder.exists() {
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
     std::fs::create_dir_all(&folder).expect("a folder");
     folder
 }

@@ -1,12 +1,14 @@
 //! A server in this process, a client for it, tokens made without the server's own code, and problems to expect.
 
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use stube::config::Config;
-use stube::run::{self, Running};
+use stube::control::app::Source;
+use stube::run::{self, Process, Running};
 use tempfile::TempDir;
 
 use crate::described;
@@ -40,6 +42,8 @@ count = 2
 pub struct Server {
     running: Running,
     http: reqwest::Client,
+    /// The file that a reload reads.
+    file: Arc<Mutex<String>>,
     /// Where the ledger is; gone with the server.
     _folder: TempDir,
 }
@@ -60,13 +64,35 @@ impl Server {
         let changes = changes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let folder = tempfile::tempdir().expect("a folder");
         let ledger = format!("sqlite://{}", folder.path().join("stube.db").display());
-        let changes = [("STUBE__LEDGER__URL".to_owned(), ledger)].into_iter().chain(changes);
-        let config = Config::parse(&format!("{CONFIG}{sections}"), changes).expect("a valid configuration");
+        let changes: Vec<_> = [("STUBE__LEDGER__URL".to_owned(), ledger)].into_iter().chain(changes).collect();
+        let file = Arc::new(Mutex::new(format!("{CONFIG}{sections}")));
+        let source: Source = {
+            let (file, changes) = (Arc::clone(&file), changes.clone());
+            Box::new(move || Config::parse(&file.lock().expect("a text"), changes.clone().into_iter()))
+        };
+        let config = source().expect("a valid configuration");
+        let process = Process { source, log_to: Box::new(|_| {}) };
         Self {
             _folder: folder,
-            running: run::start(config).await.expect("a started server"),
+            running: run::start(config, process).await.expect("a started server"),
             http: reqwest::Client::new(),
+            file,
         }
+    }
+
+    /// Writes the file that a reload reads: the tests' configuration, edited.
+    pub fn write_config(&self, edit: impl Fn(&str) -> String) {
+        *self.file.lock().expect("a text") = edit(CONFIG);
+    }
+
+    /// A request to the admin listener that changes something.
+    pub fn order(&self, path: &str) -> RequestBuilder {
+        self.http.post(format!("http://{}{path}", self.running.admin_addr))
+    }
+
+    /// Ends when a server that drains has nothing left to wait for.
+    pub async fn drained(&self) {
+        self.running.drained().await;
     }
 
     /// The absolute URL of a path of the public listener.

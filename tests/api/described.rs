@@ -23,6 +23,10 @@ fn operation(method: &str, path: &str) -> Option<&'static Value> {
 
 /// The answer must be one that the document has: its status, media type and body.
 pub fn check(method: &str, path: &str, status: u16, media_type: &str, body: &str) {
+    // The operator's own listener is not part of the document.
+    if path.starts_with("/v1/node") {
+        return;
+    }
     let what = format!("{method} {path}: {status} {media_type} {body}");
     let Some(operation) = operation(method, path) else {
         assert!(matches!(status, 404 | 405) || !path.starts_with("/v1"), "not documented: {what}");

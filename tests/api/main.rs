@@ -8,6 +8,7 @@ mod binary;
 mod client;
 mod described;
 mod http;
+mod node;
 mod openapi;
 mod page;
 mod participants;

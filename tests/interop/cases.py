@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 import canary
 import examples
 import monitoring
+import operate
 import tokens
 import unsent
 import webhooks
@@ -184,6 +185,7 @@ async def misbehaving_receivers():
 # They configure, kill or erase, so each has a server of its own.
 ALONE = {
     "tokens": tokens.tokens,
+    "operate": operate.operating,
     **{f"canary-{mode}": canary.case(mode) for mode in canary.MODES},
     "webhooks": misbehaving_receivers,
     "webhooks-unsent": unsent.erased_before_it_is_sent,

@@ -1,5 +1,7 @@
 //! What tenants are told, and whom nobody may be told of any more.
 
+use std::collections::BTreeMap;
+
 use super::{Book, Moment, SessionAccount, millis};
 use crate::command::{EndReason, SessionUsage, TrackInfo};
 use crate::ids::{Identity, ParticipantId, RoomId, SessionId, Tenant, TrackId};
@@ -24,6 +26,11 @@ impl Book {
 
     fn account_of(&mut self, participant: ParticipantId) -> Option<&mut SessionAccount> {
         self.sessions.get_mut(self.by_participant.get(&participant)?)
+    }
+
+    /// Other webhooks for the events to come.
+    pub fn set_webhooks(&mut self, webhooks: BTreeMap<Tenant, Vec<String>>) {
+        self.webhooks = webhooks;
     }
 
     /// An event about a session.

@@ -22,6 +22,8 @@ pub enum AuditAction {
     Erase,
     /// A key was used, so often in an hour.
     KeyUse,
+    /// The configuration was read anew.
+    Reload,
     /// Data whose time was up was deleted.
     Sweep,
     Start,
@@ -30,7 +32,8 @@ pub enum AuditAction {
 
 impl AuditAction {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Export, Self::Erase, Self::KeyUse, Self::Sweep, Self::Start, Self::Stop];
+    pub const ALL: [Self; 7] =
+        [Self::Export, Self::Erase, Self::KeyUse, Self::Reload, Self::Sweep, Self::Start, Self::Stop];
 
     /// The word that is stored.
     pub fn as_str(self) -> &'static str {
@@ -38,6 +41,7 @@ impl AuditAction {
             Self::Export => "export",
             Self::Erase => "erase",
             Self::KeyUse => "key_use",
+            Self::Reload => "reload",
             Self::Sweep => "sweep",
             Self::Start => "start",
             Self::Stop => "stop",
