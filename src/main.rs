@@ -40,7 +40,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Subcommands {
     /// Run the server (the default).
-    Serve,
+    Serve(ServeArgs),
     /// Read the configuration, say whether it is valid, and start nothing.
     CheckConfig,
     /// Print a token with which a participant can join a room.
@@ -60,6 +60,14 @@ enum Subcommands {
 enum AuditCommands {
     /// Check that nothing of it was changed.
     Verify,
+}
+
+#[derive(Args, Default)]
+struct ServeArgs {
+    /// On SIGHUP, read this file instead if it exists. systemd hands credentials out at the start alone, so its unit puts
+    /// the file as it has become there.
+    #[arg(long, value_name = "FILE")]
+    reload_from: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -95,7 +103,7 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the answer to the command")]
 fn dispatch(cli: Cli) -> anyhow::Result<()> {
-    let command = match cli.command.unwrap_or(Subcommands::Serve) {
+    let command = match cli.command.unwrap_or_else(|| Subcommands::Serve(ServeArgs::default())) {
         // It needs no configuration: the server may be elsewhere.
         Subcommands::Load(options) => return load::run(&options),
         command => command,
@@ -103,10 +111,13 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let config = Config::load(&cli.config, environment())?;
     let filter = run::log_filter(&config.log.level)?;
     match command {
-        Subcommands::Serve => {
+        Subcommands::Serve(ServeArgs { reload_from }) => {
             let log_to = run::start_logging(filter, config.log.format);
             let path = cli.config.clone();
-            let source = Box::new(move || Config::load(&path, environment()));
+            let source = Box::new(move || {
+                let later = reload_from.as_ref().filter(|later| later.exists());
+                Config::load(later.unwrap_or(&path), environment())
+            });
             let process = Process { source, log_to };
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(CONTROL_THREADS)
