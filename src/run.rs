@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing_subscriber::EnvFilter;
 
+use crate::activation;
 use crate::command::Command;
 use crate::config::{Config, ConfigError, LogFormat, MediaConfig};
 use crate::control::app::{App, fresh_seed};
@@ -101,7 +102,7 @@ struct Tasks {
 /// Binds every socket and starts every thread and task. Runs on the current tokio runtime.
 #[expect(clippy::disallowed_methods, reason = "ring 3; three tasks, ended by Running::shutdown")]
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    let http = bind("HTTP", config.http.listen).await?;
+    let http = bind_http(config.http.listen).await?;
     let admin = bind("admin requests", config.admin.listen).await?;
     let endpoints = Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
     let clock = Clock::start();
@@ -170,6 +171,16 @@ async fn open_ledger(config: &Config, endpoints: &Endpoints, clock: &Clock) -> R
         started: now.at,
     });
     Ok(Ledger::new(accounts, store, now.wall))
+}
+
+async fn bind_http(address: SocketAddr) -> Result<TcpListener, StartError> {
+    const WHAT: &str = "HTTP";
+    match activation::http_listener(address)? {
+        Some(listener) => {
+            TcpListener::from_std(listener).map_err(|source| StartError::Listen { what: WHAT, address, source })
+        }
+        None => bind(WHAT, address).await,
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "ring 3 opens the HTTP sockets, here alone")]
