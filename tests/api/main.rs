@@ -8,6 +8,7 @@ mod binary;
 mod client;
 mod described;
 mod http;
+mod mistakes;
 mod openapi;
 mod page;
 mod participants;
