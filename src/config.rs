@@ -265,9 +265,9 @@ impl Config {
         for (variable, value) in &overrides {
             environment::override_key(&mut table, &schema, variable, value)?;
         }
-        if table.get("keys").is_some_and(|keys| !keys.is_table()) {
-            // Said here, for serde's own message would repeat what stands there.
-            return Err(wrong("keys", "expected a section"));
+        if let Some((name, _)) = table.iter().find(|(_, value)| !is_section(value)) {
+            // Said here, for serde's own message would repeat what stands there: a secret, or a URL with a password.
+            return Err(wrong(name, "expected a section, such as [http]"));
         }
         let mut config: Self = serde_path_to_error::deserialize(table)
             .map_err(|error| wrong(error.path().to_string(), error.inner().message()))?;
@@ -347,6 +347,11 @@ impl Config {
         self.ledger.check()?;
         self.privacy.check()
     }
+}
+
+/// Whether this is a section, or several of one name.
+fn is_section(value: &toml::Value) -> bool {
+    value.is_table() || value.as_array().is_some_and(|sections| sections.iter().all(toml::Value::is_table))
 }
 
 /// Whether `text` is `http(s)://host[:port]` and nothing more.

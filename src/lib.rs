@@ -30,4 +30,5 @@ pub mod shard;
 pub mod control;
 pub mod load;
 pub mod statement;
+pub mod activation;
 pub mod run;

@@ -1,14 +1,17 @@
-//! The command line: `stube serve`, `stube check-config`, `stube token`, `stube usage`, `stube audit verify`, `stube load`.
+//! The command line: `stube serve`, `stube check-config`, `stube token`, `stube usage`, `stube audit verify`, `stube load`;
+//! and `stube generate`, which packages call.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::iter_over_hash_type, clippy::string_slice))]
 #![cfg_attr(not(test), warn(clippy::panic_in_result_fn, clippy::print_stderr, clippy::print_stdout))]
 
+mod generate;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use stube::command::{Grants, Profile};
 use stube::config::{Config, ConfigError};
@@ -54,6 +57,12 @@ enum Subcommands {
     },
     /// Play many participants against a server and report what it cost and what arrived.
     Load(Box<load::Options>),
+    /// Write man pages or shell completions into a folder.
+    #[command(hide = true)]
+    Generate {
+        #[command(subcommand)]
+        pages: generate::Pages,
+    },
 }
 
 #[derive(Subcommand)]
@@ -106,6 +115,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let command = match cli.command.unwrap_or_else(|| Subcommands::Serve(ServeArgs::default())) {
         // It needs no configuration: the server may be elsewhere.
         Subcommands::Load(options) => return load::run(&options),
+        Subcommands::Generate { pages } => return generate::write(&pages, Cli::command()),
         command => command,
     };
     let config = Config::load(&cli.config, environment())?;
@@ -145,6 +155,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Subcommands::Load(options) => load::run(&options),
+        Subcommands::Generate { pages } => generate::write(&pages, Cli::command()),
     }
 }
 
@@ -198,7 +209,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory as _;
         Cli::command().debug_assert();
     }
 

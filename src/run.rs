@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing_subscriber::EnvFilter;
 
+use crate::activation;
 use crate::command::Command;
 use crate::config::{Config, ConfigError, LogFormat, MediaConfig};
 use crate::control::app::{App, Controls, LogTo, Source, fresh_seed};
@@ -123,7 +124,7 @@ impl Process {
 /// Binds every socket and starts every thread and task. Runs on the current tokio runtime.
 #[expect(clippy::disallowed_methods, reason = "ring 3; five tasks, ended by Running::shutdown")]
 pub async fn start(config: Config, process: Process) -> Result<Running, StartError> {
-    let http = bind("HTTP", config.http.listen).await?;
+    let http = bind_http(config.http.listen).await?;
     let admin = bind("admin requests", config.admin.listen).await?;
     let endpoints = Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
     let clock = Clock::start();
@@ -241,6 +242,16 @@ async fn reopen(app: &App, rooms: Vec<RoomRow>) {
     }
     if count > 0 {
         tracing::info!(rooms = count, "the rooms of the last run are open again");
+    }
+}
+
+async fn bind_http(address: SocketAddr) -> Result<TcpListener, StartError> {
+    const WHAT: &str = "HTTP";
+    match activation::http_listener(address)? {
+        Some(listener) => {
+            TcpListener::from_std(listener).map_err(|source| StartError::Listen { what: WHAT, address, source })
+        }
+        None => bind(WHAT, address).await,
     }
 }
 

@@ -53,7 +53,7 @@ macro_rules! quotas {
 
         /// Single limits that override others; 0 lifts one.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-        #[serde(deny_unknown_fields, default)]
+        #[serde(deny_unknown_fields, default, expecting = "a section, such as [quota.default]")]
         pub struct LimitsPatch {
             $($(#[$doc])* pub $key: Option<u64>,)*
         }

@@ -37,7 +37,7 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
-fn write(name: &str, text: &str) -> PathBuf {
+pub fn write(name: &str, text: &str) -> PathBuf {
     let file = folder(name).join("config.toml");
     std::fs::write(&file, text).expect("written");
     file
@@ -54,7 +54,7 @@ fn stube(arguments: &[&str], config: &Path, environment: &[(&str, &str)]) -> Com
     command
 }
 
-fn output(arguments: &[&str], config: &Path, environment: &[(&str, &str)]) -> Output {
+pub fn output(arguments: &[&str], config: &Path, environment: &[(&str, &str)]) -> Output {
     stube(arguments, config, environment).output().expect("the binary runs")
 }
 
@@ -134,6 +134,72 @@ fn the_command_line_makes_tokens() {
     ] {
         let output = self::output(wrong, &config, &[]);
         assert_eq!(output.status.code(), Some(status), "{wrong:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn packages_get_a_page_of_each_command_and_completions() {
+    let folder = folder("generate");
+    let named = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+    for pages in ["man", "completions"] {
+        let target = folder.join(pages);
+        let arguments = ["generate", pages, target.to_str().expect("UTF-8")];
+        // It needs no configuration.
+        let output = output(&arguments, Path::new("nowhere.toml"), &[]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    for page in ["stube", "stube-serve", "stube-check-config", "stube-token", "stube-usage", "stube-audit-verify"] {
+        assert!(named(&format!("man/{page}.1")).contains(".TH"), "{page}");
+    }
+    for (shell, word) in [("stube.bash", "complete"), ("stube.fish", "complete"), ("_stube", "#compdef")] {
+        assert!(named(&format!("completions/{shell}")).contains(word), "{shell}");
+        assert!(!named(&format!("completions/{shell}")).contains("generate"), "{shell}");
+    }
+}
+
+/// Starts the binary as systemd does with a socket: as descriptor 3, and with its name in the environment.
+fn start_with_socket(name: &str, listener: std::net::TcpListener, http: &str, fdname: &str) -> Child {
+    let server = stube(&["serve"], &write(name, CONFIG), &[]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec 3<&0 </dev/null; LISTEN_PID=$$ exec \"$@\"", "sh"]);
+    shell.arg(server.get_program()).args(server.get_args());
+    for (variable, value) in server.get_envs() {
+        if let Some(value) = value {
+            shell.env(variable, value);
+        }
+    }
+    shell.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID");
+    shell.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", fdname).env("STUBE__HTTP__LISTEN", http);
+    shell.stdin(Stdio::from(std::os::fd::OwnedFd::from(listener))).stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell.spawn().expect("the binary runs")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_of_systemd_is_served() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    // Asked before there is a server: systemd's socket holds the connection until one comes.
+    let early = tokio::spawn(reqwest::get(format!("http://{address}/")));
+    let mut child = start_with_socket("socket", listener, &address, "http");
+    let answer = early.await.expect("no panic").expect("an answer");
+    assert_eq!(answer.status(), 200);
+    assert!(Command::new("kill").arg(child.id().to_string()).status().expect("kill runs").success());
+    assert_eq!(child.wait().expect("an end").code(), Some(0));
+}
+
+#[test]
+fn a_socket_that_does_not_fit_is_refused() {
+    for (name, http, fdname, line) in [
+        ("elsewhere", "127.0.0.1:9", "http", "http.listen: 127.0.0.1:9 is not where stube.socket listens: "),
+        ("nameless", "", "unknown", "stube.socket: expected one socket, with FileDescriptorName=http"),
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let http = if http.is_empty() { &address } else { http };
+        let output = start_with_socket(name, listener, http, fdname).wait_with_output().expect("an end");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{error}");
+        assert!(error.starts_with(&format!("stube: {line}")), "{error}");
     }
 }
 

@@ -8,6 +8,7 @@ mod binary;
 mod client;
 mod described;
 mod http;
+mod mistakes;
 mod node;
 mod openapi;
 mod page;
