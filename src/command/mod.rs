@@ -56,7 +56,7 @@ pub enum Command {
     Fragment { session: SessionId, fragment: String, expected: Option<IceTag> },
     /// Ends a session at its client's wish. Answered [`Reply::Done`].
     CloseSession { session: SessionId },
-    /// Answered [`Reply::Usage`]: every session whose media has connected.
+    /// Answered [`Reply::Usage`]: everyone whose media has connected.
     DescribeUsage,
     /// Ends every session and room (reason `server_shutdown`, action `reconnect`). Answered [`Reply::Done`].
     Shutdown,
@@ -105,7 +105,8 @@ pub enum Reply {
         at: Instant,
         participants: Vec<ParticipantQuality>,
     },
-    Usage(Vec<(SessionId, SessionUsage)>),
+    /// By participant, not by session: what was counted before a move must not be taken for what came after it.
+    Usage(Vec<(ParticipantId, SessionUsage)>),
     /// An SDP answer, and the number of the ICE session it belongs to.
     Answer {
         sdp: String,

@@ -17,7 +17,7 @@ use super::problem::Problem;
 use crate::command::quality::ParticipantQuality;
 use crate::command::{Command, ParticipantInfo, Refusal, Reply, RoomState, SessionUsage};
 use crate::config::{Config, Secret};
-use crate::ids::{Id, IdSource, SessionId};
+use crate::ids::{Id, IdSource, ParticipantId, SessionId};
 use crate::ledger::Ledger;
 use crate::ledger::quota::Exceeded;
 use crate::ledger::store::StoreError;
@@ -187,7 +187,7 @@ pub fn participants(reply: Reply) -> Result<Vec<ParticipantInfo>, Refusal> {
 }
 
 /// The reply to [`Command::DescribeUsage`].
-pub fn usage(reply: Reply) -> Result<Vec<(SessionId, SessionUsage)>, Refusal> {
+pub fn usage(reply: Reply) -> Result<Vec<(ParticipantId, SessionUsage)>, Refusal> {
     if let Reply::Usage(usage) = reply { Ok(usage) } else { mismatch() }
 }
 

@@ -66,9 +66,12 @@ impl Engine {
                 Ok(Reply::Done)
             }
             Command::DescribeUsage => {
-                let connected = |key: &PeerKey| self.peers[key.0 as usize].as_ref()?.connected_at;
-                let open = self.sessions.iter().filter(|(_, key)| connected(key).is_some());
-                Ok(Reply::Usage(open.map(|(session, key)| (*session, self.usage(*key, now))).collect()))
+                let connected = |key: &PeerKey| {
+                    let peer = self.peers[key.0 as usize].as_ref().filter(|peer| peer.connected_at.is_some())?;
+                    let participant = self.rooms.get(peer.room)?.as_ref()?.participant_id(peer.seat)?;
+                    Some((participant, self.usage(*key, now)))
+                };
+                Ok(Reply::Usage(self.sessions.values().filter_map(connected).collect()))
             }
             Command::Shutdown => {
                 self.shutting_down = true;
