@@ -5,9 +5,11 @@
 mod access;
 mod accounts;
 mod binary;
+mod caller;
 mod client;
 mod described;
 mod http;
+mod moves;
 mod openapi;
 mod page;
 mod participants;
