@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, MAX_TAG_LEN, Nonce, UnboundKey};
 use criterion::{BenchmarkId, Criterion, Throughput};
-use stube::command::{Command, Grants, MediaKind, OpenSession, Profile, Purpose, Reply, RoomSettings, Transport};
+use stube::command::{
+    Command, Grants, MediaKind, OpenSession, Profile, Purpose, Reply, RoomSettings, ShardIndex, Transport,
+};
 use stube::ids::{IdSource, Identity, RoomId, Text};
 use stube::media::{
     Codec, EncodingIndex, Frame, Input, Join, NewSlot, NewTrack, Output, Packet, PeerKey, Room, Seat, TrackKey,
@@ -131,6 +133,7 @@ impl Call {
         let now = Instant::now();
         let address = "192.0.2.10:7882".parse().expect("an address");
         let config = EngineConfig {
+            shard: ShardIndex(0),
             candidates: vec![Candidate { transport: Transport::Udp, address }],
             crypto: Crypto::generate().expect("a certificate"),
             seed: [9; 32],

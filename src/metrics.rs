@@ -48,6 +48,8 @@ pub struct ShardSnapshot {
     pub datagrams_out: u64,
     /// Datagrams the kernel or a full queue did not take.
     pub send_errors: u64,
+    /// Datagrams of sessions that were moved which found the way to their shard full.
+    pub relay_overflows: u64,
     /// Notices lost because control did not keep up.
     pub notices_lost: u64,
     /// Socket in to socket out of forwarded RTP; one count a bucket of [`LATENCY_BOUNDS_SECONDS`], then one above all.
@@ -219,6 +221,7 @@ impl Metrics {
         let mut families = self.registry.gather();
         families.extend(ledger::families(ledger));
         families.extend(shard_families(shards));
+        families.extend(move_families(shards));
         families.extend(quality_families(shards));
         families.extend(self.process.collect());
         let seconds = self.connected().total(now).as_secs_f64();
@@ -342,6 +345,26 @@ fn shard_families(shards: &[ShardSnapshot]) -> Vec<MetricFamily> {
         ),
         counter("stube_shard_busy_seconds_total", "Time a shard worked.", each(|s| s.busy_ns as f64 / 1e9)),
         latency(shards),
+    ]
+}
+
+/// Sessions that were moved between shards.
+fn move_families(shards: &[ShardSnapshot]) -> Vec<MetricFamily> {
+    let sum = |count: fn(&ShardSnapshot) -> u64| shards.iter().map(count).sum::<u64>();
+    type Count = fn(&ShardSnapshot) -> u64;
+    let relayed: [(Count, _); 2] =
+        [(|s| s.engine.datagrams_relayed - s.relay_overflows, "passed"), (|s| s.relay_overflows, "queue_full")];
+    vec![
+        gauge(
+            "stube_sessions_away",
+            "Sessions on another shard than the one their clients send to.",
+            vec![(vec![], sum(|s| s.engine.sessions_away) as f64)],
+        ),
+        counter(
+            "stube_relayed_datagrams_total",
+            "Datagrams of moved sessions passed from shard to shard.",
+            by("result", relayed, sum),
+        ),
     ]
 }
 

@@ -6,7 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use stube::command::{Command, Grants, OpenSession, Profile, Purpose, Refusal, Reply, RoomSettings, Transport};
+use stube::command::{
+    Command, Grants, OpenSession, Profile, Purpose, Refusal, Reply, RoomSettings, ShardIndex, Transport,
+};
 use stube::ids::{Identity, ParticipantId, RoomId, SessionId, Text};
 use stube::rtc::{Candidate, Crypto, Engine, EngineConfig, Input, Output};
 
@@ -15,6 +17,7 @@ const ROOM: RoomId = RoomId::from_bits(1);
 fn engine(now: Instant) -> Engine {
     let candidate = |transport, address: &str| Candidate { transport, address: address.parse().unwrap() };
     let config = EngineConfig {
+        shard: ShardIndex(0),
         candidates: vec![
             candidate(Transport::Udp, "192.0.2.10:7882"),
             candidate(Transport::Udp, "[2001:db8::10]:7882"),

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use crate::command::{Command, Grants, IceTag, OpenSession, Profile, Purpose, Refusal, Reply, RoomSettings, Transport};
+use crate::command::{
+    Command, Grants, IceTag, OpenSession, Profile, Purpose, Refusal, Reply, RoomSettings, ShardIndex, Transport,
+};
 use crate::ids::{Identity, ParticipantId, RoomId, SessionId, Text};
 use crate::rtc::{Candidate, Crypto, Datagram, Engine, EngineConfig, Input, Output};
 
@@ -26,6 +28,7 @@ impl Default for Session {
         let now = Instant::now();
         let candidate = SocketAddr::from(([192, 0, 2, 10], 7882));
         let config = EngineConfig {
+            shard: ShardIndex(0),
             candidates: vec![Candidate { transport: Transport::Udp, address: candidate }],
             crypto: CRYPTO.clone(),
             seed: [1; 32],

@@ -17,7 +17,12 @@ pub use notice::{EndReason, Notice, SessionUsage, Transport};
 use self::quality::ParticipantQuality;
 use crate::ids::{CallId, Identity, ParticipantId, RoomId, SessionId, Text, TrackId};
 
-/// An order from control to the shard that holds the room or session it names.
+/// Which shard: 0 .. count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ShardIndex(pub usize);
+
+/// An order from control to the shard that holds the room or session it names. A session that has been moved is found
+/// by the shard it was on, too.
 #[derive(Debug)]
 pub enum Command {
     /// Makes a room ready for participants. Answered [`Reply::Done`].
@@ -38,11 +43,11 @@ pub enum Command {
     RemoveParticipant { room: RoomId, identity: Identity, reason: EndReason },
     /// Changes someone's grants, name, metadata or attributes live. Answered [`Reply::Participants`] with one entry.
     ChangeParticipant { room: RoomId, identity: Identity, change: ParticipantChange },
-    /// Moves someone to another room of the same shard, where they are `participant`. Answered
-    /// [`Reply::Participants`] with one entry.
-    MoveParticipant { room: RoomId, identity: Identity, to: RoomId, participant: ParticipantId },
-    /// Forgets a room nobody is in, without a notice, so that it can be opened elsewhere. Answered [`Reply::Done`].
-    ReleaseRoom { room: RoomId },
+    /// Whether someone may come into a room. Answered [`Reply::Done`].
+    AskAdmission { room: RoomId, identity: Identity },
+    /// Moves someone to another room, where they are `participant`. Answered [`Reply::Participants`] with one entry, by
+    /// the shard of that room.
+    MoveParticipant { room: RoomId, identity: Identity, to: Destination },
     /// Mutes or unmutes someone's track. Answered [`Reply::Done`].
     MuteTrack { room: RoomId, identity: Identity, track: TrackId, muted: bool },
     /// Sends a message from the server; `to` empty means everyone. Answered [`Reply::Done`].
@@ -56,10 +61,30 @@ pub enum Command {
     Fragment { session: SessionId, fragment: String, expected: Option<IceTag> },
     /// Ends a session at its client's wish. Answered [`Reply::Done`].
     CloseSession { session: SessionId },
-    /// Answered [`Reply::Usage`]: every session whose media has connected.
+    /// Answered [`Reply::Usage`]: everyone whose media has connected.
     DescribeUsage,
     /// Ends every session and room (reason `server_shutdown`, action `reconnect`). Answered [`Reply::Done`].
     Shutdown,
+}
+
+impl Command {
+    /// The session it is about, if it names one.
+    pub fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::Offer { session, .. } | Self::Fragment { session, .. } | Self::CloseSession { session } => {
+                Some(*session)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Where someone is moved to, and who they are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destination {
+    pub shard: ShardIndex,
+    pub room: RoomId,
+    pub participant: ParticipantId,
 }
 
 /// Who joins which room, and with what offer.
@@ -105,7 +130,8 @@ pub enum Reply {
         at: Instant,
         participants: Vec<ParticipantQuality>,
     },
-    Usage(Vec<(SessionId, SessionUsage)>),
+    /// By participant, not by session: what was counted before a move must not be taken for what came after it.
+    Usage(Vec<(ParticipantId, SessionUsage)>),
     /// An SDP answer, and the number of the ICE session it belongs to.
     Answer {
         sdp: String,
@@ -125,8 +151,6 @@ pub enum Refusal {
     RoomNotFound,
     #[error("the room already has {max} participants")]
     RoomFull { max: u32 },
-    #[error("there are participants in the room")]
-    RoomInUse,
     #[error("no participant of that identity is in the room")]
     ParticipantNotFound,
     #[error("the participant has no such track")]

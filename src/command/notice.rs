@@ -124,8 +124,8 @@ pub enum Notice {
         usage: SessionUsage,
         at: Instant,
     },
-    /// The session has left the room for another one of the shard; [`Notice::ParticipantJoined`] there follows, unless
-    /// its media is still to connect.
+    /// The session has left the room for another one; [`Notice::ParticipantJoined`] there follows, never before this
+    /// even if another shard says it, unless its media is still to connect.
     SessionMoved {
         room: RoomId,
         participant: ParticipantId,

@@ -18,7 +18,7 @@ use super::problem::Problem;
 use crate::command::quality::ParticipantQuality;
 use crate::command::{Command, ParticipantInfo, Refusal, Reply, RoomState, SessionUsage};
 use crate::config::{Config, ConfigError};
-use crate::ids::{Id, IdSource, RoomId, SessionId};
+use crate::ids::{Id, IdSource, ParticipantId, RoomId, SessionId};
 use crate::ledger::Ledger;
 use crate::ledger::quota::Exceeded;
 use crate::ledger::store::StoreError;
@@ -280,7 +280,7 @@ pub fn participants(reply: Reply) -> Result<Vec<ParticipantInfo>, Refusal> {
 }
 
 /// The reply to [`Command::DescribeUsage`].
-pub fn usage(reply: Reply) -> Result<Vec<(SessionId, SessionUsage)>, Refusal> {
+pub fn usage(reply: Reply) -> Result<Vec<(ParticipantId, SessionUsage)>, Refusal> {
     if let Reply::Usage(usage) = reply { Ok(usage) } else { mismatch() }
 }
 

@@ -62,8 +62,6 @@ codes! {
     MethodNotAllowed 405 "method_not_allowed" "the path does not have that method; see Allow"
     RoomExists 409 "room_exists" "a room of that name exists with other settings"
     RoomFull 409 "room_full" "max_participants are in the room"
-    RoomInUse 409 "room_in_use" "somebody is in the room"
-    RoomElsewhere 409 "room_elsewhere" "the other room is in use on another shard; let the client join it instead"
     IdempotencyKeyInUse 409 "idempotency_key_in_use" "the first request with this key is still being answered"
     StaleEtag 412 "stale_etag" "If-Match does not name the current ICE session"
     BodyTooLarge 413 "body_too_large" "the body is larger than allowed"

@@ -102,16 +102,7 @@ impl Directory {
         Some(entries.rooms.get(entries.names.get(&room)?)?.shard)
     }
 
-    /// A room is on another shard now.
-    pub fn rehouse(&self, room: RoomId, shard: ShardIndex) {
-        let mut entries = self.entries();
-        let Some(key) = entries.names.get(&room).cloned() else { return };
-        if let Some(entry) = entries.rooms.get_mut(&key) {
-            entry.shard = shard;
-        }
-    }
-
-    /// A session is in another room of its shard now.
+    /// A session goes to another room. Orders still go to its shard, which knows where it is.
     pub fn move_session(&self, session: SessionId, room: &RoomEntry) {
         let mut entries = self.entries();
         let Some(mut entry) = entries.sessions.get(&session).cloned() else { return };
@@ -120,6 +111,13 @@ impl Directory {
         entry.room_name = room.name.clone();
         entries.sessions_of.entry(room.room).or_default().insert(session);
         entries.sessions.insert(session, entry);
+    }
+
+    /// A session is on this shard now.
+    pub fn set_shard(&self, session: SessionId, shard: ShardIndex) {
+        if let Some(entry) = self.entries().sessions.get_mut(&session) {
+            entry.shard = shard;
+        }
     }
 
     /// The session of an identity in a room.
@@ -297,6 +295,27 @@ mod tests {
         directory.insert_room(&"a".into(), entry(2, "x", 0));
         directory.remove_room(RoomId::from_bits(1));
         assert_eq!(directory.room(&"a".into(), &"x".into()).map(|room| room.room), Some(RoomId::from_bits(2)));
+    }
+
+    #[test]
+    fn a_session_that_moves_belongs_to_the_new_room_at_once_and_to_its_shard_when_it_is_there() {
+        let directory = Directory::default();
+        let (old, new, ada) = (entry(1, "x", 0), entry(2, "y", 1), SessionId::from_bits(1));
+        for room in [&old, &new] {
+            directory.insert_room(&"a".into(), room.clone());
+        }
+        directory.insert_session(ada, session(1, 0));
+        directory.move_session(ada, &new);
+        // Nobody else was there, and it need not wait for anybody.
+        directory.remove_room(old.room);
+        let found = directory.session(ada).map(|entry| (entry.room_name, entry.joined_room, entry.shard));
+        assert_eq!(found, Some(("y".into(), "x".into(), ShardIndex(0))));
+        directory.set_shard(ada, ShardIndex(1));
+        assert_eq!(directory.session(ada).map(|entry| entry.shard), Some(ShardIndex(1)));
+        assert_eq!(directory.session_of(new.room, &"ada".into()), Some(ada));
+        directory.remove_session(ada);
+        directory.set_shard(ada, ShardIndex(0));
+        assert!(directory.entries().sessions_of.is_empty() && directory.session(ada).is_none(), "what ended is gone");
     }
 
     #[test]

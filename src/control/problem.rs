@@ -206,7 +206,6 @@ impl From<Refusal> for Problem {
         let code = match &refusal {
             Refusal::RoomNotFound => Code::RoomNotFound,
             Refusal::RoomFull { .. } => Code::RoomFull,
-            Refusal::RoomInUse => Code::RoomInUse,
             Refusal::ParticipantNotFound => Code::ParticipantNotFound,
             Refusal::TrackNotFound => Code::TrackNotFound,
             Refusal::SessionNotFound => Code::SessionNotFound,

@@ -1,7 +1,7 @@
 //! `POST …/participants/{identity}/move`: to another room of the tenant, with the same session.
 //!
-//! A session stays on its shard, because its client sends to that shard's socket. A room nobody is in goes where the
-//! session is; a room in use elsewhere cannot be moved into.
+//! A session goes to the shard of its new room. Its client sends to where it joined all the same, and that shard passes
+//! on what comes.
 
 use std::sync::Arc;
 
@@ -16,14 +16,11 @@ use serde::Deserialize;
 use super::app::{self, App, uninterrupted};
 use super::auth::{self, Right};
 use super::body;
-use super::code::Code;
-use super::directory::RoomEntry;
 use super::participants;
 use super::problem::Problem;
 use super::rooms;
-use crate::command::{Command, Refusal};
+use crate::command::{Command, Destination, Refusal};
 use crate::ids::{Identity, RoomName};
-use crate::shard::ShardIndex;
 
 /// Where to.
 #[derive(Deserialize, JsonSchema)]
@@ -53,19 +50,24 @@ pub async fn relocate(
         let Some(session) = app.directory.session_of(from.room, &identity) else {
             return Err(Refusal::ParticipantNotFound.into());
         };
-        let target = bring_together(&app, &from, target).await?;
+        // What is to be refused is refused before anything is given away.
+        let ask = Command::AskAdmission { room: target.room, identity: identity.clone() };
+        app::done(app.tell_room(&target, ask).await?)?;
         let now = app.clock.moment();
         app.ledger
             .with(|accounts| accounts.may_move(session, target.room, now))
             .map_err(|exceeded| app.over_quota(exceeded))?;
-        let participant = app.id();
-        let command = Command::MoveParticipant { room: from.room, identity, to: target.room, participant };
-        match app.tell_room(&from, command).await.and_then(app::participant) {
+        // Before it is moved: the old room may end with it, and takes its sessions along.
+        app.directory.move_session(session, &target);
+        let to = Destination { shard: target.shard, room: target.room, participant: app.id() };
+        let command = Command::MoveParticipant { room: from.room, identity, to };
+        match app.tell(from.shard, command).await.and_then(app::participant) {
             Ok(moved) => {
-                app.directory.move_session(session, &target);
+                app.directory.set_shard(session, target.shard);
                 Ok(Json(participants::view(&app, &moved)).into_response())
             }
             Err(refusal) => {
+                app.directory.move_session(session, &from);
                 let back = app.clock.moment();
                 // Into a room that has a place for them: their own.
                 let _ = app.ledger.with(|accounts| accounts.may_move(session, from.room, back));
@@ -74,34 +76,4 @@ pub async fn relocate(
         }
     })
     .await
-}
-
-/// The target on the shard of `from`; a room that is empty is opened there anew. The caller holds `room_changes`.
-async fn bring_together(app: &App, from: &RoomEntry, target: RoomEntry) -> Result<RoomEntry, Problem> {
-    if target.shard == from.shard {
-        return Ok(target);
-    }
-    match app.tell(target.shard, Command::ReleaseRoom { room: target.room }).await {
-        Ok(_) => {}
-        Err(Refusal::RoomInUse) => return Err(elsewhere()),
-        Err(refusal) => return Err(refusal.into()),
-    }
-    open_on(app, from.shard, &target).await?;
-    Ok(RoomEntry { shard: from.shard, ..target })
-}
-
-async fn open_on(app: &App, shard: ShardIndex, room: &RoomEntry) -> Result<(), Problem> {
-    let command = Command::OpenRoom { room: room.room, settings: room.settings.clone() };
-    app.directory.rehouse(room.room, shard);
-    let opened = app.tell(shard, command).await.and_then(app::done);
-    if opened.is_err() {
-        // It is nowhere now, as if its time had run out.
-        app.directory.remove_room(room.room);
-    }
-    Ok(opened?)
-}
-
-fn elsewhere() -> Problem {
-    let detail = "the room is in use on another shard of the server; let the client join it with a token of its own";
-    Problem::new(Code::RoomElsewhere, detail)
 }

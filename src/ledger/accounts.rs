@@ -187,8 +187,14 @@ impl Accounts {
         self.bill(now);
     }
 
-    /// What the shards say of all their sessions. `asked`: when they were; `complete`: all have answered.
-    pub fn checkpoint(&mut self, usages: Vec<(SessionId, SessionUsage)>, asked: Instant, complete: bool, now: Moment) {
+    /// What the shards say of all who are there. `asked`: when they were; `complete`: all have answered.
+    pub fn checkpoint(
+        &mut self,
+        usages: Vec<(ParticipantId, SessionUsage)>,
+        asked: Instant,
+        complete: bool,
+        now: Moment,
+    ) {
         let day = now.wall.day().0;
         self.keys.turn(day);
         self.distinct.turn(day);

@@ -98,10 +98,10 @@ pub enum Entry {
         track: TrackId,
         now: Moment,
     },
-    /// What the shards say of their sessions. `asked`: a session that joined later need not be among them.
+    /// What the shards say of those who are there. `asked`: who joined later need not be among them.
     /// `complete`: every shard has answered.
     Checkpoint {
-        usages: Vec<(SessionId, SessionUsage)>,
+        usages: Vec<(ParticipantId, SessionUsage)>,
         asked: Instant,
         complete: bool,
         now: Moment,

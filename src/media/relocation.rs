@@ -1,4 +1,4 @@
-//! A participant's way out of a room, and into another one of the same engine.
+//! A participant's way out of a room, and into another one, which another engine may hold.
 //!
 //! A move keeps the PeerConnection: tracks stay published under their ids, and slots keep their SSRCs and go on counting
 //! where they were, so that the receiver notices nothing but other pictures.
@@ -10,9 +10,9 @@ use super::participant::{Participant, Wish};
 use super::signal::ParticipantEvent;
 use super::timers::Timer;
 use super::track::{LOOK_INTERVAL, Track};
-use super::{Output, Room, Seat, SlotIndex, TrackKey};
+use super::{Output, PeerKey, Room, Seat, SlotIndex, TrackKey};
 use crate::command::{EndReason, Notice, ParticipantState, SessionUsage, Transport};
-use crate::ids::{CallId, ParticipantId};
+use crate::ids::{CallId, Identity, ParticipantId, SessionId};
 
 /// Someone between two rooms, with all they bring.
 #[derive(Debug)]
@@ -21,9 +21,32 @@ pub struct Relocation {
     tracks: Vec<(TrackKey, Track)>,
 }
 
+impl Relocation {
+    /// Who is moved.
+    pub fn identity(&self) -> &Identity {
+        &self.participant.profile.identity
+    }
+
+    /// Who they were in the room they have left.
+    pub fn participant(&self) -> ParticipantId {
+        self.participant.sid
+    }
+
+    /// Their session.
+    pub fn session(&self) -> SessionId {
+        self.participant.session
+    }
+
+    /// Whether their media had connected.
+    pub fn is_active(&self) -> bool {
+        self.participant.state == ParticipantState::Active
+    }
+}
+
 /// Who they are in the room they come to.
 #[derive(Debug, Clone, Copy)]
 pub struct Newcomer {
+    pub peer: PeerKey,
     pub participant: ParticipantId,
     /// The id of the call, should they begin one.
     pub call: CallId,
@@ -73,6 +96,7 @@ impl Room {
         let seat = self.next_seat();
         let was_active = participant.state == ParticipantState::Active;
         let had_channel = std::mem::take(&mut participant.channel_open);
+        participant.peer = newcomer.peer;
         participant.sid = newcomer.participant;
         participant.call = newcomer.call;
         participant.state = ParticipantState::Joining;

@@ -18,7 +18,7 @@ use crate::command::{
     CallState, EndReason, Grants, MediaKind, Notice, ParticipantInfo, ParticipantState, Refusal, RoomSettings,
     RoomState, Transport,
 };
-use crate::ids::{CallId, Identity, RoomId};
+use crate::ids::{CallId, Identity, ParticipantId, RoomId};
 
 /// One room and the call in it. See the [ring's contract](super).
 #[derive(Debug)]
@@ -86,6 +86,11 @@ impl Room {
     /// Whose peer sits there.
     pub fn peer_of(&self, seat: Seat) -> Option<PeerKey> {
         Some(self.participant(seat)?.peer)
+    }
+
+    /// Who sits there.
+    pub fn participant_id(&self, seat: Seat) -> Option<ParticipantId> {
+        Some(self.participant(seat)?.sid)
     }
 
     /// The seat the next [`Input::Join`] gets.

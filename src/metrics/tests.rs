@@ -30,7 +30,10 @@ fn words(label: &str) -> Vec<&'static str> {
     let mut words = allowed.1.to_vec();
     match label {
         "quota" => words.extend(Quota::ALL.map(Quota::as_str)),
-        "result" => words.extend(JoinResult::ALL.map(JoinResult::as_str)),
+        "result" => {
+            words.extend(JoinResult::ALL.map(JoinResult::as_str));
+            words.extend(["passed", "queue_full"]);
+        }
         "reason" => {
             words.extend(EndReason::ALL.map(EndReason::as_str));
             words.extend(DropReason::ALL.map(DropReason::as_str));

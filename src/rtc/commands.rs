@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::Transfer;
 use super::engine::Engine;
 use super::fragment::{self, Fragment};
 use super::negotiate::{self, Changes};
@@ -34,16 +35,9 @@ impl Engine {
                 self.tell_room(index, media::Input::Change { seat, change }, now);
                 self.describe(room, &identity)
             }
-            Command::MoveParticipant { room, identity, to, participant } => {
-                self.relocate(room, &identity, to, participant, now)
-            }
-            Command::ReleaseRoom { room } => {
-                let (index, there) = self.room(room)?;
-                if there.num_participants() > 0 {
-                    return Err(Refusal::RoomInUse);
-                }
-                self.retire_room(index);
-                Ok(Reply::Done)
+            Command::AskAdmission { room, identity } => self.room(room)?.1.admit(&identity).map(|()| Reply::Done),
+            Command::MoveParticipant { room, identity, to } => {
+                self.relocate(room, &identity, to.room, to.participant, now)
             }
             Command::MuteTrack { room, identity, track, muted } => {
                 let (index, seat) = self.seat(room, &identity)?;
@@ -66,9 +60,12 @@ impl Engine {
                 Ok(Reply::Done)
             }
             Command::DescribeUsage => {
-                let connected = |key: &PeerKey| self.peers[key.0 as usize].as_ref()?.connected_at;
-                let open = self.sessions.iter().filter(|(_, key)| connected(key).is_some());
-                Ok(Reply::Usage(open.map(|(session, key)| (*session, self.usage(*key, now))).collect()))
+                let connected = |key: &PeerKey| {
+                    let peer = self.peers[key.0 as usize].as_ref().filter(|peer| peer.connected_at.is_some())?;
+                    let participant = self.rooms.get(peer.room)?.as_ref()?.participant_id(peer.seat)?;
+                    Some((participant, self.usage(*key, now)))
+                };
+                Ok(Reply::Usage(self.sessions.values().filter_map(connected).collect()))
             }
             Command::Shutdown => {
                 self.shutting_down = true;
@@ -82,7 +79,7 @@ impl Engine {
 
     // === rooms ===
 
-    fn room(&self, id: RoomId) -> Result<(usize, &Room), Refusal> {
+    pub(super) fn room(&self, id: RoomId) -> Result<(usize, &Room), Refusal> {
         let index = *self.room_keys.get(&id).ok_or(Refusal::RoomNotFound)?;
         self.rooms[index].as_ref().map(|room| (index, room)).ok_or(Refusal::RoomNotFound)
     }
@@ -113,18 +110,18 @@ impl Engine {
         Ok(Reply::Done)
     }
 
-    fn seat(&self, room: RoomId, identity: &Identity) -> Result<(usize, Seat), Refusal> {
+    pub(super) fn seat(&self, room: RoomId, identity: &Identity) -> Result<(usize, Seat), Refusal> {
         let (index, room) = self.room(room)?;
         Ok((index, room.seat_of(identity).ok_or(Refusal::ParticipantNotFound)?))
     }
 
     /// The peer of an identity. Who is leaving has left the room already.
-    fn peer_of(&self, room: RoomId, identity: &Identity) -> Result<PeerKey, Refusal> {
+    pub(super) fn peer_of(&self, room: RoomId, identity: &Identity) -> Result<PeerKey, Refusal> {
         let (_, room) = self.room(room)?;
         room.seat_of(identity).and_then(|seat| room.peer_of(seat)).ok_or(Refusal::ParticipantNotFound)
     }
 
-    fn describe(&self, room: RoomId, identity: &Identity) -> Result<Reply, Refusal> {
+    pub(super) fn describe(&self, room: RoomId, identity: &Identity) -> Result<Reply, Refusal> {
         let (index, seat) = self.seat(room, identity)?;
         let infos = self.rooms[index].as_ref().map(|room| room.participant_infos(Some(seat)));
         Ok(Reply::Participants(infos.unwrap_or_default()))
@@ -159,7 +156,8 @@ impl Engine {
         let (Some(relocation), Some(room)) = (relocation, self.rooms[target].as_mut()) else {
             return Err(Refusal::RoomNotFound);
         };
-        let newcomer = media::Newcomer { participant, call, transport: usage.transport.unwrap_or(Transport::Udp) };
+        let transport = usage.transport.unwrap_or(Transport::Udp);
+        let newcomer = media::Newcomer { peer: key, participant, call, transport };
         let settled = room.take_in(relocation, newcomer, now);
         self.with_peer(key, |peer, _| peer.relocated(target, &settled, now));
         self.drain_room(target, None, now);
@@ -181,14 +179,10 @@ impl Engine {
         let offer = Offer::read(&open.offer)?;
         check_may_publish(&offer, &open.profile.grants)?;
         let rtc = negotiate::build(&self.config.crypto, &self.config.candidates, now);
-        let owner = Owner { room: index, session: open.session };
+        let owner = Owner { room: index, session: open.session, home: self.config.shard };
         let until = now + self.config.connect_timeout;
         let peer = Box::new(Peer::new(rtc, owner, offer.clone(), &mut self.shared, until, now));
-        let key = PeerKey(self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len()) as u32);
-        match self.peers.get_mut(key.0 as usize) {
-            Some(free) => *free = Some(peer),
-            None => self.peers.push(Some(peer)),
-        }
+        let key = self.insert_peer(peer);
         // Nothing else has happened yet: an offer that is refused leaves no trace.
         let answer = self
             .with_peer(key, |peer, shared| peer.accept(&offer, &offer.text, &mut shared.ids, now))
@@ -206,6 +200,15 @@ impl Engine {
         self.take_seat(key, index, open, now);
         self.apply(key, now);
         Ok(Reply::Answer { sdp, ice: 1 })
+    }
+
+    pub(super) fn insert_peer(&mut self, peer: Box<Peer>) -> PeerKey {
+        let key = PeerKey(self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len()) as u32);
+        match self.peers.get_mut(key.0 as usize) {
+            Some(free) => *free = Some(peer),
+            None => self.peers.push(Some(peer)),
+        }
+        key
     }
 
     fn take_seat(&mut self, key: PeerKey, index: usize, open: OpenSession, now: Instant) {
@@ -242,11 +245,16 @@ impl Engine {
 
     fn note_ufrags(&mut self, key: PeerKey) {
         let Some(peer) = self.peers[key.0 as usize].as_mut() else { return };
-        while let Some(stale) = peer.take_stale_ufrag() {
-            self.demux.remove_ufrag(&stale);
-        }
-        if let Some(current) = peer.ufrags.back() {
-            self.demux.add_ufrag(current, key);
+        let (session, relays) = (peer.session, peer.relays.clone());
+        let stale: Vec<String> = std::iter::from_fn(|| peer.take_stale_ufrag()).collect();
+        let current = peer.ufrags.back().cloned();
+        for (ufrag, valid) in stale.iter().map(|stale| (stale, false)).chain(current.iter().map(|ufrag| (ufrag, true)))
+        {
+            match valid {
+                true => self.demux.add_ufrag(ufrag, key),
+                false => self.demux.remove_ufrag(ufrag),
+            }
+            self.tell_relays(&relays, || Transfer::Ufrag { session, ufrag: ufrag.clone(), valid });
         }
     }
 

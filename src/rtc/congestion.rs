@@ -34,6 +34,7 @@ mod correction;
 mod loss;
 mod probing;
 mod proof;
+mod relocation;
 mod strain;
 #[cfg(test)]
 mod tests;
@@ -89,15 +90,15 @@ impl Default for CongestionConfig {
     }
 }
 
-/// The congestion control of one subscriber.
-pub struct Congestion {
+/// The congestion control of one subscriber. `C`: GoogCC, or nothing while it is [underway](relocation).
+pub struct Congestion<C = Box<GoogCcNetworkController>> {
     config: CongestionConfig,
     origin: Instant,
     /// The last instant seen, and the latest.
     seen: Instant,
     now_us: u64,
     register: SendRegister,
-    controller: Box<GoogCcNetworkController>,
+    controller: C,
     arrivals: ArrivalClock,
     prober: Prober,
     demand: Bitrate,
@@ -133,18 +134,13 @@ pub struct Congestion {
 impl Congestion {
     /// Nothing sent yet.
     pub fn new(config: CongestionConfig, now: Instant) -> Self {
-        let at_time = timestamp(ORIGIN_US);
-        let constraints = constraints(&config, Some(config.start), ORIGIN_US);
-        let stream_based_config = StreamsConfig { at_time, ..Default::default() };
-        let field_trials = field_trials();
-        let controller_config = NetworkControllerConfig { field_trials, constraints, stream_based_config };
         let mut congestion = Self {
             config,
             origin: now,
             seen: now,
             now_us: ORIGIN_US,
             register: SendRegister::new(),
-            controller: Box::new(GoogCcNetworkController::new(controller_config, GoogCcConfig { feedback_only: true })),
+            controller: controller(&config, ORIGIN_US),
             arrivals: ArrivalClock::default(),
             prober: Prober::new(),
             demand: Bitrate::ZERO,
@@ -418,6 +414,13 @@ impl Congestion {
         let since = now.saturating_duration_since(self.origin);
         ORIGIN_US + since.as_secs() * 1_000_000 + u64::from(since.subsec_micros())
     }
+}
+
+fn controller(config: &CongestionConfig, now_us: u64) -> Box<GoogCcNetworkController> {
+    let stream_based_config = StreamsConfig { at_time: timestamp(now_us), ..Default::default() };
+    let constraints = constraints(config, Some(config.start), now_us);
+    let config = NetworkControllerConfig { field_trials: field_trials(), constraints, stream_based_config };
+    Box::new(GoogCcNetworkController::new(config, GoogCcConfig { feedback_only: true }))
 }
 
 /// Where we differ from the defaults of the crate, which are those in libwebrtc's source.

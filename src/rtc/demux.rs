@@ -9,7 +9,9 @@ use rustc_hash::FxHashMap;
 use str0m::ice::StunMessage;
 
 use super::Datagram;
+use super::away::AwayTable;
 use crate::command::Transport;
+use crate::ids::SessionId;
 use crate::media::PeerKey;
 use crate::media::meter::DropReason;
 use crate::rtp::header::is_rtcp;
@@ -32,6 +34,8 @@ pub struct Demux {
     // Keys are bound by authenticated peers alone, so a cheap hash cannot be flooded.
     by_address: FxHashMap<(Transport, SocketAddr), PeerKey>,
     by_ufrag: FxHashMap<Box<str>, PeerKey>,
+    /// Looked at where these lead nowhere.
+    pub away: AwayTable,
 }
 
 /// Where a datagram goes.
@@ -42,6 +46,8 @@ pub enum Route {
         /// A STUN request whose success response, if the peer sends one, binds its source address.
         binding: bool,
     },
+    /// A session that is on another engine now.
+    Away(SessionId),
     Drop(DropReason),
 }
 
@@ -97,6 +103,11 @@ pub fn is_binding_success(contents: &[u8]) -> bool {
     contents.starts_with(&BINDING_SUCCESS)
 }
 
+/// Whether a datagram is a STUN request, whose success response would bind its source.
+pub fn is_binding_request(contents: &[u8]) -> bool {
+    is_stun(contents) && contents.starts_with(&BINDING_REQUEST)
+}
+
 /// Whether a datagram is STUN (RFC 7983).
 pub fn is_stun(contents: &[u8]) -> bool {
     classify(contents) == Some(Class::Stun)
@@ -109,22 +120,28 @@ impl Demux {
             return Route::Drop(DropReason::Malformed);
         };
         if class == Class::Stun && datagram.contents.starts_with(&BINDING_REQUEST) {
-            return self.route_by_ufrag(datagram.contents);
+            return self.route_by_ufrag(datagram);
         }
         match self.by_address.get(&(datagram.transport, datagram.source)) {
             Some(key) => Route::Peer { key: *key, binding: false },
-            None => Route::Drop(DropReason::UnknownSource),
+            None => self.route_away(datagram.transport, self.away.at(datagram.source), DropReason::UnknownSource),
         }
     }
 
+    /// Over TCP nothing is passed on: the connection itself goes to where the session is.
+    fn route_away(&self, transport: Transport, session: Option<SessionId>, otherwise: DropReason) -> Route {
+        session.filter(|_| transport == Transport::Udp).map_or(Route::Drop(otherwise), Route::Away)
+    }
+
     // The USERNAME decides even from a known address: the address may belong to somebody else by now.
-    fn route_by_ufrag(&self, contents: &[u8]) -> Route {
-        let Ok(message) = StunMessage::parse(contents) else {
+    fn route_by_ufrag(&self, datagram: &Datagram<'_>) -> Route {
+        let Ok(message) = StunMessage::parse(datagram.contents) else {
             return Route::Drop(DropReason::Malformed);
         };
-        match message.split_username().and_then(|(local, _)| self.by_ufrag.get(local)) {
+        let Some((local, _)) = message.split_username() else { return Route::Drop(DropReason::UnknownUfrag) };
+        match self.by_ufrag.get(local) {
             Some(key) => Route::Peer { key: *key, binding: true },
-            None => Route::Drop(DropReason::UnknownUfrag),
+            None => self.route_away(datagram.transport, self.away.of_ufrag(local), DropReason::UnknownUfrag),
         }
     }
 
@@ -140,7 +157,18 @@ impl Demux {
 
     /// An address has been authenticated for a peer. Whether that is news.
     pub fn bind(&mut self, transport: Transport, source: SocketAddr, key: PeerKey) -> bool {
+        if transport == Transport::Udp {
+            self.away.yield_address(source);
+        }
         self.by_address.insert((transport, source), key) != Some(key)
+    }
+
+    /// An address has been authenticated for a session that is away: it is nobody's here.
+    pub fn bind_away(&mut self, session: SessionId, source: SocketAddr) {
+        if self.away.shard_of(session).is_some() {
+            self.by_address.remove(&(Transport::Udp, source));
+            self.away.bind(session, source);
+        }
     }
 
     /// Forgets an address, if it still is this peer's.
@@ -156,15 +184,17 @@ impl Demux {
     }
 
     /// Whether nothing is left; tests ask after everyone has gone.
-    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
-        self.by_address.is_empty() && self.by_ufrag.is_empty()
+        self.by_address.is_empty() && self.by_ufrag.is_empty() && self.away.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::command::ShardIndex;
 
     fn at(contents: &[u8], port: u16) -> Datagram<'_> {
         let address = SocketAddr::from(([192, 0, 2, 1], port));
@@ -204,6 +234,25 @@ mod tests {
     }
 
     #[test]
+    fn what_belongs_to_nobody_here_may_belong_to_one_who_is_away() {
+        let (source, session) = (at(&[], 7).source, SessionId::from_bits(1));
+        let mut demux = Demux::default();
+        demux.away.depart(session, ShardIndex(1), &[], vec![source], Instant::now());
+        assert_eq!(demux.route(&at(&[128; 20], 7)), Route::Away(session));
+        let tcp = Datagram { transport: Transport::Tcp, ..at(&[128; 20], 7) };
+        assert_eq!(demux.route(&tcp), Route::Drop(DropReason::UnknownSource), "TCP connections go along");
+        // Whoever is authenticated last has the address.
+        demux.bind(Transport::Udp, source, PeerKey(3));
+        assert_eq!(demux.route(&at(&[128; 20], 7)), Route::Peer { key: PeerKey(3), binding: false });
+        demux.bind_away(session, source);
+        assert_eq!(demux.route(&at(&[128; 20], 7)), Route::Away(session));
+        demux.bind_away(SessionId::from_bits(9), source);
+        assert_eq!(demux.route(&at(&[128; 20], 7)), Route::Away(session), "of one who is not away it says nothing");
+        demux.away.forget(session);
+        assert!(demux.is_empty());
+    }
+
+    #[test]
     fn a_binding_request_is_routed_by_its_ufrag() {
         let mut demux = Demux::default();
         demux.add_ufrag("srvu", PeerKey(5));
@@ -217,6 +266,9 @@ mod tests {
         assert_eq!(demux.route(&at(&stun, 1)), Route::Peer { key: PeerKey(5), binding: true });
         demux.remove_ufrag("srvu");
         assert_eq!(demux.route(&at(&stun, 1)), Route::Drop(DropReason::UnknownUfrag));
+        let session = SessionId::from_bits(1);
+        demux.away.depart(session, ShardIndex(1), &["srvu".to_owned()], Vec::new(), Instant::now());
+        assert_eq!(demux.route(&at(&stun, 1)), Route::Away(session));
         stun[3] = 200;
         assert_eq!(demux.route(&at(&stun, 1)), Route::Drop(DropReason::Malformed));
     }

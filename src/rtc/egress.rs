@@ -33,6 +33,7 @@ use crate::rtp::header::FIXED_BYTES;
 use crate::rtp::rtcp::{self, ReportBlock};
 use crate::rtp::srtp::Sealer;
 
+mod packets;
 mod quality;
 mod run;
 
@@ -50,11 +51,11 @@ const DEFAULT_ROUND_TRIP: Duration = Duration::from_millis(50);
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(1);
 
 /// One subscriber's sending side.
-pub struct Egress {
+pub struct Egress<F = Flow> {
     sealer: Option<Sealer>,
     /// By slot.
     streams: Vec<OutStream>,
-    flow: Flow,
+    flow: F,
     audio: VecDeque<Queued>,
     /// New video, and what NACKs asked for.
     video: VecDeque<Queued>,

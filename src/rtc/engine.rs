@@ -1,22 +1,20 @@
 //! The rooms and peers of one shard, and the way of a packet between them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::burst::{Burst, Stream};
 use super::clock::NtpClock;
-use super::demux::{self, Demux, MAX_ADDRESSES_PER_PEER, Route};
+use super::demux::{Demux, Route};
 use super::egress::RUN_BYTES_MAX;
 use super::formats::Formats;
 use super::ingress::Received;
-use super::media_path::Arrival;
-use super::path::Hop;
 use super::peer::{Peer, PeerOutput, Phase, Shared};
 use super::schedule::{Schedule, Wake};
 use super::store::PacketStore;
-use super::{Datagram, EngineConfig, Input, Output, Stats, Timer, Transmit};
+use super::{Datagram, EngineConfig, Input, Output, Stats, Timer, Transfer, Transmit};
 use crate::command::{EndReason, Notice, Transport};
 use crate::ids::{IdSource, RoomId, SessionId};
 use crate::media::meter::{DropReason, Drops};
@@ -34,6 +32,8 @@ pub struct Engine {
     pub(super) room_keys: BTreeMap<RoomId, usize>,
     pub(super) peers: Vec<Option<Box<Peer>>>,
     pub(super) sessions: BTreeMap<SessionId, PeerKey>,
+    /// Sessions whose datagrams may come in at other engines; until the last goodbye has been said.
+    pub(super) guests: BTreeMap<SessionId, PeerKey>,
     pub(super) demux: Demux,
     pub(super) shutting_down: bool,
     pub(super) schedule: Schedule,
@@ -68,6 +68,7 @@ impl Engine {
             room_keys: BTreeMap::new(),
             peers: Vec::new(),
             sessions: BTreeMap::new(),
+            guests: BTreeMap::new(),
             demux: Demux::default(),
             shutting_down: false,
             schedule: Schedule::default(),
@@ -82,16 +83,14 @@ impl Engine {
 
     /// Takes one input. Cannot fail or block.
     pub fn handle(&mut self, input: Input<'_>, now: Instant) {
-        if !matches!(input, Input::Datagram(_)) {
+        if !matches!(input, Input::Datagram(_) | Input::Transfer(Transfer::Datagram(_))) {
             self.forward(now);
         }
         match input {
             Input::Datagram(datagram) => self.datagram(&datagram, now),
             Input::Disconnected { source } => self.disconnected(source),
-            Input::Command { request, command } => {
-                let result = self.command(command, now);
-                self.outputs.push_back(Output::Reply { request, result });
-            }
+            Input::Command { request, command } => self.carry_out(request, command, now),
+            Input::Transfer(transfer) => self.hear(transfer, now),
         }
         self.reap_failed(now);
     }
@@ -211,6 +210,14 @@ impl Engine {
         self.burst.is_unfinished()
     }
 
+    /// Whether nothing is known of any client, here or gone to another engine; tests ask after everyone has left.
+    pub fn is_vacant(&self) -> bool {
+        self.demux.is_empty()
+            && self.sessions.is_empty()
+            && self.guests.is_empty()
+            && self.peers.iter().all(Option::is_none)
+    }
+
     /// The counters now.
     pub fn stats(&self) -> Stats {
         let mut stats = self.shared.stats;
@@ -232,6 +239,7 @@ impl Engine {
         let mut addresses = BTreeSet::new();
         for peer in self.peers.iter().flatten() {
             stats.copies_waiting += peer.egress.waiting() as u64;
+            stats.sessions_away += u64::from(peer.home != self.config.shard);
             match (peer.phase, peer.sends_to) {
                 (Phase::Connecting { .. }, _) => stats.sessions_connecting += 1,
                 (Phase::Connected | Phase::Lost { .. }, Some((transport, address))) => {
@@ -249,39 +257,6 @@ impl Engine {
         stats
     }
 
-    // === datagrams ===
-
-    fn datagram(&mut self, datagram: &Datagram<'_>, now: Instant) {
-        let (key, binding) = match self.demux.route(datagram) {
-            Route::Peer { key, binding } => (key, binding),
-            Route::Drop(reason) => return self.shared.stats.drops.count(reason),
-        };
-        let arrival = self.with_peer(key, |peer, shared| peer.receive(datagram, shared, now));
-        match arrival {
-            Some(Ok(Arrival::Media(received))) => self.gather(key, received, now),
-            Some(Ok(Arrival::Feedback)) => {}
-            Some(Ok(Arrival::Session)) => {
-                self.forward(now);
-                return self.drain_peer(key, binding.then_some(datagram), now);
-            }
-            Some(Err(reason)) => return self.shared.stats.drops.count(reason),
-            None => return self.shared.stats.drops.count(DropReason::Internal),
-        }
-        self.take_events(key, now);
-        let Some(peer) = self.peers.get(key.0 as usize).and_then(Option::as_ref) else { return };
-        if peer.has_work(now) {
-            self.touch(key);
-        } else {
-            self.settle_peer(key, now);
-        }
-    }
-
-    fn disconnected(&mut self, source: SocketAddr) {
-        if let Some(key) = self.demux.peer_at(Transport::Tcp, source) {
-            self.demux.unbind(Transport::Tcp, source, key);
-        }
-    }
-
     /// Runs a peer's code; a panic in it ends that one session.
     pub(super) fn with_peer<R>(&mut self, key: PeerKey, run: impl FnOnce(&mut Peer, &mut Shared) -> R) -> Option<R> {
         let peer = self.peers.get_mut(key.0 as usize)?.as_mut()?;
@@ -293,34 +268,15 @@ impl Engine {
         result.ok()
     }
 
-    /// Takes everything str0m has for us. `request` is the STUN request just received, whose success response would
-    /// authenticate its source.
-    pub(super) fn drain_peer(&mut self, key: PeerKey, request: Option<&Datagram<'_>>, now: Instant) {
-        while let Some(output) = self.with_peer(key, |peer, _| peer.poll(now)).flatten() {
-            match output {
-                PeerOutput::Transmit(transmit) => {
-                    let answered = request.filter(|request| request.source == transmit.destination);
-                    if let Some(request) = answered.filter(|_| demux::is_binding_success(&transmit.contents)) {
-                        self.bind(key, request, now);
-                    }
-                    self.outputs.push_back(Output::Transmit(transmit));
-                }
-                PeerOutput::Ended(reason) => self.end(key, reason, now),
-                other => self.peer_event(key, other, now),
-            }
-        }
-        self.settle_peer(key, now);
-    }
-
     /// Does what RTCP asked for.
-    fn take_events(&mut self, key: PeerKey, now: Instant) {
+    pub(super) fn take_events(&mut self, key: PeerKey, now: Instant) {
         while let Some(event) = self.with_peer(key, |peer, _| peer.take_event()).flatten() {
             self.peer_event(key, event, now);
         }
     }
 
     /// The packet path, first half: packets of one stream are gathered, to be forwarded together.
-    fn gather(&mut self, from: PeerKey, received: Received, now: Instant) {
+    pub(super) fn gather(&mut self, from: PeerKey, received: Received, now: Instant) {
         self.shared.stats.rtp_in.of_mut(received.kind).count(received.facts.bytes);
         let Received { track, kind, encoding, format, ring, .. } = received;
         let stream = Stream { from, track, kind, encoding, format, ring };
@@ -359,30 +315,7 @@ impl Engine {
         }
     }
 
-    /// The request came from who it says.
-    fn bind(&mut self, key: PeerKey, request: &Datagram<'_>, now: Instant) {
-        let Datagram { transport, source, destination: local, .. } = *request;
-        let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
-        let before = peer.path.current(now).map(|hop| hop.remote.ip());
-        peer.path.checked(Hop { transport, remote: source, local }, demux::nominates(request.contents), now);
-        // Another port is a NAT's whim, another address another network.
-        if before.is_some_and(|before| peer.path.current(now).is_some_and(|hop| hop.remote.ip() != before)) {
-            peer.egress.path_changed(&mut self.shared.stats, now);
-        }
-        if matches!(peer.phase, Phase::Lost { .. }) {
-            peer.phase = Phase::Connected;
-        }
-        if !self.demux.bind(transport, source, key) {
-            return;
-        }
-        peer.addresses.push_back((transport, source));
-        let stale = (peer.addresses.len() > MAX_ADDRESSES_PER_PEER).then(|| peer.addresses.pop_front()).flatten();
-        if let Some((transport, source)) = stale {
-            self.demux.unbind(transport, source, key);
-        }
-    }
-
-    fn peer_event(&mut self, key: PeerKey, output: PeerOutput, now: Instant) {
+    pub(super) fn peer_event(&mut self, key: PeerKey, output: PeerOutput, now: Instant) {
         let Some(peer) = self.peers.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
         let (index, seat) = (peer.room, peer.seat);
         let input = match output {

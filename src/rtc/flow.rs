@@ -20,10 +20,10 @@ const ESTIMATE_STEP_PERCENT: u64 = 3;
 /// Feedback about more packets than this is nonsense: feedback comes ten times a second, and 50 Mbit/s are 500 by then.
 const FEEDBACK_PACKETS_MAX: u16 = 1_000;
 
-/// One subscriber's rate control.
-pub struct Flow {
+/// One subscriber's rate control. `C`: see [`Congestion`].
+pub struct Flow<C = Congestion> {
     /// None for a receiver that has not agreed on transport-wide feedback.
-    congestion: Option<Box<Congestion>>,
+    congestion: Option<Box<C>>,
     pacer: Pacer,
     /// Feedback has come.
     is_known: bool,
@@ -37,7 +37,30 @@ pub struct Flow {
     told_known: bool,
 }
 
+/// Ready to go to another thread.
+pub type PackedFlow = Flow<Congestion<()>>;
+
+impl<C> Flow<C> {
+    fn map<D>(self, change: impl FnOnce(C) -> D) -> Flow<D> {
+        let Self { congestion, pacer, is_known, demanded_bytes, demand_since, demand, told, told_known } = self;
+        let congestion = congestion.map(|congestion| Box::new(change(*congestion)));
+        Flow { congestion, pacer, is_known, demanded_bytes, demand_since, demand, told, told_known }
+    }
+}
+
+impl PackedFlow {
+    /// On its new thread.
+    pub fn unpack(self, now: Instant) -> Flow {
+        self.map(|congestion| congestion.unpack(now))
+    }
+}
+
 impl Flow {
+    /// For another thread.
+    pub fn pack(self) -> PackedFlow {
+        self.map(Congestion::pack)
+    }
+
     /// Without congestion control.
     pub fn new(now: Instant) -> Self {
         Self {

@@ -74,6 +74,11 @@ impl Incoming {
         self.red.iter().find(|red| red.primary == primary).map(|red| red.payload_type)
     }
 
+    /// Formats have other numbers from now on; what was negotiated stays.
+    pub fn forget_formats(&mut self) {
+        self.met.clear();
+    }
+
     /// What a payload type means.
     pub fn of(&mut self, pt: u8, config: &CodecConfig, formats: &mut Formats) -> Option<Meaning> {
         // A publisher uses three or four of them.

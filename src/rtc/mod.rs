@@ -13,10 +13,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::command::{Command, Notice, Refusal, Reply, Transport};
+use crate::command::{Command, Notice, Refusal, Reply, ShardIndex, Transport};
 use crate::media::meter::{Drops, PerKind, Quality, Spread, Volume};
 
 mod answer;
+mod arrivals;
+mod away;
 mod burst;
 mod channel;
 mod clock;
@@ -34,6 +36,7 @@ mod frames;
 mod fragment;
 mod ingress;
 mod media_path;
+mod migration;
 mod negotiate;
 mod offer;
 mod out_stream;
@@ -51,9 +54,14 @@ mod store;
 
 pub use crypto::{Crypto, take_exported};
 pub use engine::Engine;
+#[cfg(test)]
+pub use migration::relayed_for_tests;
+pub use migration::{Migrant, Transfer};
 
 /// What an [`Engine`] needs to start.
 pub struct EngineConfig {
+    /// Which of the server's engines it is.
+    pub shard: ShardIndex,
     /// The addresses clients are told to connect to, best first.
     pub candidates: Vec<Candidate>,
     /// DTLS and SRTP, with the server's certificate.
@@ -104,6 +112,10 @@ pub struct Stats {
     pub sessions_connecting: u64,
     pub sessions_udp: u64,
     pub sessions_tcp: u64,
+    /// Sessions here that came from another engine, to which their clients go on sending.
+    pub sessions_away: u64,
+    /// Datagrams that were passed on to the engine their session has gone to.
+    pub datagrams_relayed: u64,
     pub tracks_published: PerKind<u64>,
     pub tracks_subscribed: PerKind<u64>,
     /// Distinct client addresses of connected sessions.
@@ -168,11 +180,13 @@ pub enum Input<'a> {
     Disconnected {
         source: SocketAddr,
     },
-    /// An order; answered by one [`Output::Reply`] with the same `request`.
+    /// An order; answered by one [`Output::Reply`] with the same `request`, here or by the engine it is passed on to.
     Command {
         request: u64,
         command: Command,
     },
+    /// Another engine says something, in the order in which it did.
+    Transfer(Transfer),
 }
 
 /// One received datagram (over TCP: one RFC 4571 frame).
@@ -189,8 +203,16 @@ pub struct Datagram<'a> {
 #[derive(Debug)]
 pub enum Output {
     Transmit(Transmit),
-    Reply { request: u64, result: Result<Reply, Refusal> },
+    Reply {
+        request: u64,
+        result: Result<Reply, Refusal>,
+    },
     Notice(Notice),
+    /// Another engine is to hear this: all of it, and in order, but that datagrams may be lost.
+    Transfer {
+        to: ShardIndex,
+        transfer: Transfer,
+    },
 }
 
 /// Datagrams to send to one client, back to back.

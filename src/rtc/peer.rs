@@ -21,11 +21,15 @@ use super::path::{Hop, Path};
 use super::policer::Policer;
 use super::store::PacketStore;
 use super::{Stats, Timer, Transmit, answer, channel, crypto, demux};
-use crate::command::{EndReason, MediaKind, Transport};
+use crate::command::{EndReason, MediaKind, ShardIndex, Transport};
 use crate::ids::{IdSource, SessionId};
 use crate::media::signal::{Request, Signal};
 use crate::media::{EncodingIndex, Seat, Settled, SlotIndex, TrackKey};
 use crate::units::Bitrate;
+
+mod packing;
+
+pub use packing::PackedPeer;
 
 /// str0m may ask to be woken at once; a millisecond later is soon enough and never a busy loop.
 pub const MIN_SLEEP: Duration = Duration::from_millis(1);
@@ -44,12 +48,16 @@ const MAX_UFRAGS: usize = 2;
 /// Receiving m-lines in the life of one session; the 41 of one offer, and some that were given up.
 pub const MAX_SLOTS: usize = 64;
 
-/// One client's PeerConnection.
-pub struct Peer {
+/// One client's PeerConnection. `E`: its sending side, or that [packed](PackedPeer).
+pub struct Peer<E = Egress> {
     pub(super) rtc: Rtc,
     pub room: usize,
     pub seat: Seat,
     pub session: SessionId,
+    /// Where it was opened: its client sends there as long as it lives.
+    pub home: ShardIndex,
+    /// The engines it has left, which pass on what still comes in there.
+    pub relays: Vec<ShardIndex>,
     pub phase: Phase,
     pub opened_at: Instant,
     pub connected_at: Option<Instant>,
@@ -57,14 +65,14 @@ pub struct Peer {
     pub ice: u32,
     pub ufrags: VecDeque<String>,
     /// Authenticated source addresses, oldest first.
-    pub addresses: VecDeque<(Transport, SocketAddr)>,
+    pub addresses: VecDeque<Address>,
     /// Where the last datagram went.
     pub sends_to: Option<(Transport, IpAddr)>,
     pub path: Path,
     pub(super) offer: Offer,
     pub(super) slots: Vec<SlotLine>,
     pub ingress: Ingress,
-    pub egress: Egress,
+    pub egress: E,
     pub(super) cname: String,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
@@ -85,6 +93,15 @@ pub struct Peer {
     pub dirty: bool,
     /// str0m has something to send.
     pub wants_tick: bool,
+}
+
+/// An authenticated source address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    pub transport: Transport,
+    pub source: SocketAddr,
+    /// The engine its datagrams come in at, if that is another.
+    pub via: Option<ShardIndex>,
 }
 
 /// What the peers of an engine share.
@@ -166,6 +183,7 @@ pub enum PeerOutput {
 pub struct Owner {
     pub room: usize,
     pub session: SessionId,
+    pub home: ShardIndex,
 }
 
 impl Peer {
@@ -178,6 +196,8 @@ impl Peer {
             room: owner.room,
             seat: Seat(0),
             session: owner.session,
+            home: owner.home,
+            relays: Vec::new(),
             phase: Phase::Connecting { until },
             opened_at: now,
             connected_at: None,

@@ -98,6 +98,13 @@ impl SequenceMap {
         self.resends.push_back((out, now));
     }
 
+    /// The packets are kept no longer, and their rings may soon be others'. What was sent stays noted, so that no number
+    /// is used twice.
+    pub fn forget_packets(&mut self) {
+        self.stretches.clear();
+        self.resends.clear();
+    }
+
     /// The packet sent last.
     pub fn latest(&self) -> Option<Found> {
         let (out, stretch) = (self.sent.highest()?, *self.stretches.back()?);
@@ -178,6 +185,17 @@ mod tests {
         assert_eq!(find(65_536), Some((65_536, PacketRef { ring: a, seq: 1036 })));
         assert_eq!(find(65_609), Some((65_609, PacketRef { ring: b, seq: 16 })));
         assert_eq!(find(65_499), None, "never sent");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_sent_again_under_another_s_ring_nor_its_numbers_used_twice() {
+        let ring = PacketStore::default().open();
+        let mut map = SequenceMap::default();
+        assert!((10..20).all(|out| map.note(stretch(ring, out, out))));
+        map.forget_packets();
+        assert!(map.find(15, Duration::ZERO, Instant::now()).is_none() && map.latest().is_none());
+        assert!(!map.note(stretch(ring, 15, 15)) && map.note(stretch(ring, 20, 3)));
+        assert_eq!(map.latest().map(|(out, packet, _)| (out, packet.seq)), Some((20, 3)));
     }
 
     #[test]

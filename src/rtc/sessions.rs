@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use super::Transfer;
 use super::engine::Engine;
 use super::peer::{MIN_SLEEP, Peer, Phase};
 use super::schedule::Wake;
@@ -58,6 +59,16 @@ impl Engine {
             self.with_peer(key, Peer::close);
             self.touch(key);
         }
+    }
+
+    /// A session without a room is to say goodbye.
+    pub(super) fn take_leave(&mut self, key: PeerKey, now: Instant) {
+        self.with_peer(key, |peer, shared| {
+            peer.phase = Phase::Leaving { until: now + LEAVE_LINGER };
+            peer.room = usize::MAX;
+            peer.ingress.forget_tracks(&mut shared.store);
+            peer.egress.silence(&mut shared.stats);
+        });
     }
 
     /// Takes a participant out of the room and the session out of reach. False if that has happened before.
@@ -169,9 +180,11 @@ impl Engine {
         let Some(mut peer) = self.peers.get_mut(key.0 as usize).and_then(Option::take) else { return };
         peer.ingress.forget_tracks(&mut self.shared.store);
         peer.egress.close(&mut self.shared.stats);
-        for (transport, source) in &peer.addresses {
-            self.demux.unbind(*transport, *source, key);
+        for address in &peer.addresses {
+            self.demux.unbind(address.transport, address.source, key);
         }
+        self.guests.remove(&peer.session);
+        self.tell_relays(&peer.relays, || Transfer::Ended(peer.session));
         // A peer that panicked may panic again while it is dropped.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(peer)));
     }

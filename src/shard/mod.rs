@@ -18,6 +18,7 @@ use crate::rtc::{Candidate, Datagram, Engine, Input, Output, Stats, Timer};
 mod addresses;
 mod census;
 mod framing;
+mod link;
 mod listen;
 mod runs;
 mod saturation;
@@ -29,12 +30,10 @@ mod worker;
 
 use status::Status;
 
+pub use crate::command::ShardIndex;
+
 #[cfg(test)]
 mod tests;
-
-/// Which shard: 0 .. count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ShardIndex(pub usize);
 
 /// Where shards listen and what they tell clients to connect to.
 #[derive(Debug, Clone)]
@@ -184,21 +183,6 @@ type NoticeSender = tokio::sync::mpsc::Sender<(ShardIndex, Notice)>;
 struct Order {
     command: Command,
     answer: oneshot::Sender<Answer>,
-}
-
-/// Where a shard sends TCP connections that it does not know: the next shard.
-struct Link {
-    handovers: SyncSender<tcp::Handover>,
-    waker: Arc<mio::Waker>,
-}
-
-impl Link {
-    /// Hands a connection over, or drops, that is closes, it if the next shard is too far behind.
-    fn hand_over(&self, handover: tcp::Handover) {
-        if self.handovers.try_send(handover).is_ok() {
-            let _ = self.waker.wake();
-        }
-    }
 }
 
 /// What a worker drives: the [`Engine`]; tests drive a smaller one.

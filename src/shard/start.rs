@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
+use mio::net::UdpSocket;
 use mio::{Poll, Waker};
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -13,21 +14,19 @@ use socket2::Socket;
 use tokio::sync::watch;
 
 use super::addresses::{Addresses, interface_addresses, worth_advertising};
+use super::link::{Inbox, Link, link};
 use super::listen::{bound, has_enough_buffer, listen};
-use super::tcp::{Handover, Tcp};
+use super::tcp::Tcp;
 use super::udp::Udp;
-use super::worker::{TCP_FIRST, UDP_FIRST, WAKER, Wiring, Worker};
+use super::worker::{UDP_FIRST, WAKER, Wiring, Worker};
 use super::{
-    Handle, Link, MediaEngine, NoticeSender, Notices, Order, ShardError, ShardIndex, Shards, ShardsConfig, Status,
-    clock,
+    Handle, MediaEngine, NoticeSender, Notices, Order, ShardError, ShardIndex, Shards, ShardsConfig, Status, clock,
 };
 use crate::command::Transport;
 use crate::rtc::{Crypto, EngineConfig};
 
 /// Commands waiting for one shard; more are refused.
 const ORDERS_MAX: usize = 1024;
-/// TCP connections waiting for one shard; more are closed.
-const HANDOVERS_MAX: usize = 64;
 /// Notices of all shards waiting for control; more are lost and counted.
 const NOTICES_MAX: usize = 65_536;
 
@@ -47,13 +46,14 @@ where
     let (notices, heard) = tokio::sync::mpsc::channel(NOTICES_MAX);
     let plans = sockets.plan(config, &local)?;
     let mut pipes = (0..count).map(|_| Pipe::new()).collect::<io::Result<Vec<_>>>().map_err(ShardError::Thread)?;
-    let links: Vec<Option<Link>> = (1..=count).map(|next| pipes.get(next).map(Pipe::link)).collect();
+    let links: Vec<Link> = pipes.iter().map(|pipe| pipe.link.clone()).collect();
 
     let mut handles = Vec::with_capacity(count);
-    for (index, ((plan, pipe), link)) in plans.into_iter().zip(pipes.drain(..)).zip(links).enumerate() {
+    for (index, (plan, pipe)) in plans.into_iter().zip(pipes.drain(..)).enumerate() {
         let mut seed = [0; 32];
         SysRng.try_fill_bytes(&mut seed).map_err(|_| ShardError::Entropy)?;
         let engine_config = EngineConfig {
+            shard: ShardIndex(index),
             candidates: plan.addresses.candidates().to_vec(),
             crypto: crypto.clone(),
             seed,
@@ -62,7 +62,7 @@ where
             restart_timeout: config.restart_timeout,
         };
         let (wiring, ending, handle) =
-            wire(ShardIndex(index), plan, pipe, link, notices.clone()).map_err(ShardError::Thread)?;
+            wire(ShardIndex(index), plan, pipe, &links, notices.clone()).map_err(ShardError::Thread)?;
         handles.push(handle);
         spawn(wiring, ending, engine_config, make_engine.clone()).map_err(ShardError::Thread)?;
     }
@@ -73,12 +73,13 @@ fn wire(
     index: ShardIndex,
     plan: Plan,
     pipe: Pipe,
-    next_shard: Option<Link>,
+    links: &[Link],
     notices: NoticeSender,
 ) -> io::Result<(Wiring, Ending, Handle)> {
     let registry = || pipe.poll.registry().try_clone();
     let status = Arc::new(Status::new(clock()));
     let (done, ended) = watch::channel(());
+    let next_shard = links.get(index.0 + 1).cloned();
     let handle = Handle {
         orders: pipe.orders.0,
         waker: pipe.waker,
@@ -88,12 +89,13 @@ fn wire(
     };
     let wiring = Wiring {
         index,
-        udp: Udp::new(registry()?, plan.udp, UDP_FIRST)?,
-        tcp: Tcp::new(registry()?, plan.tcp, TCP_FIRST, next_shard)?,
+        tcp: Tcp::new(registry()?, plan.tcp, UDP_FIRST + plan.udp.len() + plan.guests.len(), next_shard)?,
+        udp: Udp::new(registry()?, plan.udp, plan.guests, UDP_FIRST)?,
         poll: pipe.poll,
         addresses: plan.addresses,
         orders: pipe.orders.1,
-        handovers: pipe.handovers.1,
+        inbox: pipe.inbox,
+        links: links.to_vec(),
         notices,
         status: Arc::clone(&status),
     };
@@ -128,24 +130,22 @@ impl Drop for Ending {
     }
 }
 
-/// One shard's event queue and the two ends of its channels.
+/// One shard's event queue and the ends of its channels.
 struct Pipe {
     poll: Poll,
     waker: Arc<Waker>,
     orders: (SyncSender<Order>, Receiver<Order>),
-    handovers: (SyncSender<Handover>, Receiver<Handover>),
+    /// The way to this shard.
+    link: Link,
+    inbox: Inbox,
 }
 
 impl Pipe {
     fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        Ok(Self { poll, waker, orders: sync_channel(ORDERS_MAX), handovers: sync_channel(HANDOVERS_MAX) })
-    }
-
-    /// The way to this shard.
-    fn link(&self) -> Link {
-        Link { handovers: self.handovers.0.clone(), waker: Arc::clone(&self.waker) }
+        let (link, inbox) = link(Arc::clone(&waker));
+        Ok(Self { poll, waker, orders: sync_channel(ORDERS_MAX), link, inbox })
     }
 }
 
@@ -157,7 +157,9 @@ struct Sockets {
 
 /// What one shard gets.
 struct Plan {
-    udp: Vec<Socket>,
+    udp: Vec<Arc<UdpSocket>>,
+    /// The other shards', to send from for sessions that have come from there.
+    guests: Vec<Arc<UdpSocket>>,
     /// Empty but for shard 0.
     tcp: Vec<Socket>,
     addresses: Addresses,
@@ -205,17 +207,28 @@ impl Sockets {
         let udp_ips = advertised(config, config.udp_listen.ip(), local);
         let tcp_bound = bound(&self.tcp).map_err(failed(tcp_listen, "TCP"))?;
         let mut tcp = Some(self.tcp);
-        let mut plans = Vec::with_capacity(self.udp.len());
-        for udp in self.udp {
-            let udp_bound = bound(&udp).map_err(failed(config.udp_listen, "UDP"))?;
+        let udp_bound: Vec<_> = self
+            .udp
+            .iter()
+            .map(|sockets| bound(sockets))
+            .collect::<io::Result<_>>()
+            .map_err(failed(config.udp_listen, "UDP"))?;
+        let share = |sockets: Vec<Socket>| -> Vec<_> {
+            sockets.into_iter().map(|socket| Arc::new(UdpSocket::from_std(socket.into()))).collect()
+        };
+        let udp: Vec<Vec<_>> = self.udp.into_iter().map(share).collect();
+        let mut plans = Vec::with_capacity(udp.len());
+        for (index, udp_bound) in udp_bound.iter().enumerate() {
             let addresses = Addresses::new(
                 local.to_vec(),
-                &[(Transport::Udp, &udp_ips, &udp_bound), (Transport::Tcp, &tcp_ips, &tcp_bound)],
+                &[(Transport::Udp, &udp_ips, udp_bound), (Transport::Tcp, &tcp_ips, &tcp_bound)],
             );
             if !addresses.candidates().iter().any(|candidate| candidate.transport == Transport::Udp) {
                 return Err(ShardError::NoAddress);
             }
-            plans.push(Plan { udp, tcp: tcp.take().unwrap_or_default(), addresses });
+            let others = udp.iter().enumerate().filter(|(other, _)| *other != index);
+            let guests = others.flat_map(|(_, sockets)| sockets.iter().cloned()).collect();
+            plans.push(Plan { udp: udp[index].clone(), guests, tcp: tcp.take().unwrap_or_default(), addresses });
         }
         Ok(plans)
     }

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
+use super::MediaEngine;
 use super::addresses::Addresses;
 use super::census::Census;
 use super::framing::{Deframer, Outbound};
-use super::{Link, MediaEngine};
+use super::link::{Link, Parcel};
 use crate::command::Transport;
 use crate::metrics::ShardSnapshot;
 use crate::rtc::{Datagram, Input};
@@ -34,12 +35,15 @@ const CONNECTIONS_PER_TURN: usize = 64;
 /// Reads from one connection in one turn.
 const READS_PER_CONNECTION: usize = 4;
 
-/// A connection on its way from one shard to the next.
+/// A connection on its way from one shard to another.
 pub(crate) struct Handover {
     stream: TcpStream,
     peer: SocketAddr,
     destination: SocketAddr,
     deframer: Deframer,
+    outbound: Outbound,
+    /// Its session comes along.
+    established: bool,
 }
 
 /// One shard's TCP connections, and on shard 0 the listeners.
@@ -180,10 +184,22 @@ impl Tcp {
 
     /// Takes over a connection from another shard; the next [`Tcp::serve`] looks at what it has said.
     pub(crate) fn adopt(&mut self, handover: Handover, now: Instant) {
-        let Handover { stream, peer, destination, deframer } = handover;
-        if self.census.admits(peer.ip()) {
-            self.insert(stream, peer, destination, deframer, now);
+        if !handover.established && !self.census.admits(handover.peer.ip()) {
+            return;
         }
+        let established = handover.established;
+        if let Some(token) = self.insert(handover, now)
+            && established
+        {
+            self.establish(token);
+            self.note(Token(token), false, true);
+        }
+    }
+
+    /// Gives up the connection of a session that goes to another shard.
+    pub(crate) fn release(&mut self, peer: SocketAddr) -> Option<Handover> {
+        let token = self.by_peer.remove(&peer)?;
+        self.detach(token).map(Connection::into_handover)
     }
 
     /// Queues a datagram for its peer; [`Tcp::flush`] writes it.
@@ -266,29 +282,22 @@ impl Tcp {
             return;
         }
         let destination = addresses.candidate_for(Transport::Tcp, local);
-        self.insert(stream, peer, destination, Deframer::new(FIRST_FRAME_MAX), now);
+        let (deframer, outbound) = (Deframer::new(FIRST_FRAME_MAX), Outbound::default());
+        self.insert(Handover { stream, peer, destination, deframer, outbound, established: false }, now);
     }
 
-    fn insert(
-        &mut self,
-        mut stream: TcpStream,
-        peer: SocketAddr,
-        destination: SocketAddr,
-        deframer: Deframer,
-        now: Instant,
-    ) {
+    fn insert(&mut self, handover: Handover, now: Instant) -> Option<usize> {
+        let Handover { mut stream, peer, destination, deframer, outbound, established } = handover;
         let token = self.next_token;
         self.next_token += 1;
-        if self.registry.register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE).is_err() {
-            return;
-        }
+        self.registry.register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE).ok()?;
         let connection = Connection {
             stream,
             peer,
             destination,
             deframer,
-            outbound: Outbound::default(),
-            established: false,
+            outbound,
+            established,
             is_ready: false,
             is_touched: false,
             heard_at: now,
@@ -296,6 +305,7 @@ impl Tcp {
         self.connections.insert(token, connection);
         self.census.add(peer.ip());
         self.note(Token(token), true, false);
+        Some(token)
     }
 
     /// Makes a connection findable by its peer's address. Of two from the same address, to two of ours, the newer wins:
@@ -321,9 +331,11 @@ impl Tcp {
     /// Gives a connection that no session here knows to the next shard. Dropping it closes it.
     fn hand_on(&mut self, token: usize) {
         let Some(connection) = self.detach(token) else { return };
-        let Connection { stream, peer, destination, deframer, .. } = connection;
         if let Some(next) = &self.next_shard {
-            next.hand_over(Handover { stream, peer, destination, deframer });
+            // If the next shard is too far behind, the connection is dropped, that is closed.
+            if next.send(Parcel::Connection(connection.into_handover())).is_ok() {
+                next.wake();
+            }
         }
     }
 
@@ -338,6 +350,11 @@ impl Tcp {
 }
 
 impl Connection {
+    fn into_handover(self) -> Handover {
+        let Self { stream, peer, destination, deframer, outbound, established, .. } = self;
+        Handover { stream, peer, destination, deframer, outbound, established }
+    }
+
     /// Gives the engine the frames at hand, and reads more, a bounded number of times.
     fn read<E: MediaEngine>(&mut self, engine: &mut E, counters: &mut ShardSnapshot, now: Instant) -> Verdict {
         for _ in 0..READS_PER_CONNECTION {
@@ -391,61 +408,4 @@ impl Connection {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-    use crate::shard::clock;
-    use crate::shard::listen::{bound, listen};
-    use crate::shard::tests::Toy;
-
-    /// A shard's TCP half with one established connection, whose other end is returned.
-    fn established() -> io::Result<(Tcp, Toy, std::net::TcpStream)> {
-        let poll = mio::Poll::new()?;
-        let sockets = listen(SocketAddr::from(([127, 0, 0, 1], 0)), Transport::Tcp)?;
-        let server = bound(&sockets)?[0];
-        let mut tcp = Tcp::new(poll.registry().try_clone()?, sockets, 0, None)?;
-        let mut client = std::net::TcpStream::connect(server)?;
-        client.write_all(&[0, 2, b'E', 0])?;
-        let mut toy = Toy::new(0);
-        while tcp.by_peer.is_empty() {
-            tcp.tidy(&mut toy, clock());
-            // Without an event loop, events are made up.
-            tcp.connections
-                .keys()
-                .copied()
-                .collect::<Vec<_>>()
-                .into_iter()
-                .for_each(|t| tcp.note(Token(t), true, true));
-            tcp.serve(&mut toy, &Addresses::default(), &mut ShardSnapshot::default(), clock());
-        }
-        Ok((tcp, toy, client))
-    }
-
-    #[test]
-    fn a_connection_that_has_fallen_silent_is_closed() -> io::Result<()> {
-        let (mut tcp, mut toy, mut client) = established()?;
-        tcp.tidy(&mut toy, clock() + IDLE_TIMEOUT - Duration::from_secs(5));
-        assert_eq!((tcp.connections.len(), toy.disconnected), (1, 0));
-        tcp.tidy(&mut toy, clock() + IDLE_TIMEOUT + Duration::from_secs(1));
-        assert_eq!((tcp.connections.len(), tcp.by_peer.len(), toy.disconnected), (0, 0, 1));
-        drop(tcp);
-        assert!(crate::shard::tests::is_closed(&mut client));
-        Ok(())
-    }
-
-    #[test]
-    fn datagrams_for_nobody_are_counted() -> io::Result<()> {
-        let (mut tcp, _toy, client) = established()?;
-        let mut counters = ShardSnapshot::default();
-        let mut send = |destination| {
-            tcp.send(destination, &[1], &mut counters);
-        };
-        send(client.local_addr()?);
-        send(SocketAddr::from(([192, 0, 2, 1], 1)));
-        assert_eq!((counters.datagrams_out, counters.send_errors), (1, 1));
-        assert!(!tcp.is_flushed());
-        assert!(!tcp.flush() && tcp.is_flushed());
-        Ok(())
-    }
-}
+mod tests;

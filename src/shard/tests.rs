@@ -84,6 +84,7 @@ impl MediaEngine for Toy {
                 self.disconnected += 1;
                 self.note(now);
             }
+            Input::Transfer(_) => {}
             // The one command it leaves open.
             Input::Command { command: Command::Shutdown, .. } => {}
             Input::Command { request, .. } => {

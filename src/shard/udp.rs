@@ -1,9 +1,13 @@
-//! A shard's UDP sockets: batched receive with GRO, runs sent with GSO.
+//! A shard's UDP sockets: batched receive with GRO, runs sent with GSO. And the other shards' sockets, to send from for
+//! sessions that have come from there; what these receive is their own shards'.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
+use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use quinn_udp::{RecvMeta, UdpSocketState};
 
@@ -25,16 +29,19 @@ const ERRORS_IN_A_ROW_MAX: usize = 64;
 /// What may wait per socket for a kernel whose buffer is full, bytes: 50 ms at 80 Mbit/s.
 const BLOCKED_BYTES_MAX: usize = 512 * 1024;
 
-/// One shard's UDP sockets, at most one a family.
+/// One shard's UDP sockets, at most one a family, and behind them the other shards'.
 pub(crate) struct Udp {
     registry: Registry,
     sockets: Vec<Socket>,
+    /// How many are its own.
+    own: usize,
     buffers: Vec<[u8; BUFFER_BYTES]>,
 }
 
 struct Socket {
     token: Token,
-    socket: mio::net::UdpSocket,
+    socket: Arc<mio::net::UdpSocket>,
+    is_own: bool,
     state: UdpSocketState,
     local: SocketAddr,
     /// What GSO could do when the socket was new.
@@ -62,11 +69,18 @@ impl Blocked {
 
 impl Udp {
     /// Registers bound sockets under the tokens from `first_token` on.
-    pub(crate) fn new(registry: Registry, sockets: Vec<socket2::Socket>, first_token: usize) -> io::Result<Self> {
-        let open =
-            |(index, socket): (usize, socket2::Socket)| Socket::new(&registry, socket, Token(first_token + index));
-        let sockets = sockets.into_iter().enumerate().map(open).collect::<io::Result<_>>()?;
-        Ok(Self { registry, sockets, buffers: vec![[0; BUFFER_BYTES]; BATCH] })
+    pub(crate) fn new(
+        registry: Registry,
+        own: Vec<Arc<mio::net::UdpSocket>>,
+        guests: Vec<Arc<mio::net::UdpSocket>>,
+        first_token: usize,
+    ) -> io::Result<Self> {
+        let own_count = own.len();
+        let open = |(index, socket): (usize, Arc<mio::net::UdpSocket>)| {
+            Socket::new(&registry, socket, Token(first_token + index), index < own_count)
+        };
+        let sockets = own.into_iter().chain(guests).enumerate().map(open).collect::<io::Result<_>>()?;
+        Ok(Self { registry, sockets, own: own_count, buffers: vec![[0; BUFFER_BYTES]; BATCH] })
     }
 
     /// Takes note of an event; false if the token is not ours.
@@ -78,7 +92,7 @@ impl Udp {
         counters: &mut ShardSnapshot,
     ) -> bool {
         let Some(socket) = self.sockets.iter_mut().find(|socket| socket.token == token) else { return false };
-        socket.readable = true;
+        socket.readable = socket.is_own;
         if writable {
             socket.unblock(&self.registry, addresses, counters);
         }
@@ -87,7 +101,7 @@ impl Udp {
 
     /// Looks at every socket in the next turn, whether or not there was an event.
     pub(crate) fn look_again(&mut self) {
-        for socket in &mut self.sockets {
+        for socket in self.own_sockets() {
             socket.readable = true;
         }
     }
@@ -100,7 +114,7 @@ impl Udp {
         mut each: impl FnMut(Datagram<'_>),
     ) {
         let Some(buffers) = self.buffers.first_chunk_mut::<BATCH>() else { return };
-        for socket in &mut self.sockets {
+        for socket in self.sockets.iter_mut().take(self.own) {
             let mut taken = 0;
             while socket.readable && taken < DATAGRAMS_PER_TURN {
                 taken += socket.receive_batch(buffers, addresses, counters, &mut each);
@@ -110,20 +124,31 @@ impl Udp {
 
     /// Whether more may wait to be received.
     pub(crate) fn has_more(&self) -> bool {
-        self.sockets.iter().any(|socket| socket.readable)
+        self.sockets.iter().take(self.own).any(|socket| socket.readable)
     }
 
     /// Sends a run, or queues what the kernel has no room for, or counts what that queue has no room for.
     pub(crate) fn send(&mut self, run: &Run<'_>, addresses: &Addresses, counters: &mut ShardSnapshot) {
-        let socket = self.sockets.iter_mut().find(|socket| socket.local.is_ipv4() == run.destination.is_ipv4());
-        match socket {
-            Some(socket) if is_sendable(run.destination) => {
+        match self.socket_for(run) {
+            Some(index) if is_sendable(run.destination) => {
+                let socket = &mut self.sockets[index];
                 for piece in run.pieces(socket.gso_segments) {
                     socket.send(&self.registry, &piece, addresses, counters);
                 }
             }
             _ => counters.send_errors += run.len() as u64,
         }
+    }
+
+    /// The socket a run leaves from: that of its port, be it another shard's.
+    fn socket_for(&self, run: &Run<'_>) -> Option<usize> {
+        let fits = |socket: &Socket| socket.local.is_ipv4() == run.destination.is_ipv4();
+        let exact = self.sockets.iter().position(|socket| fits(socket) && socket.local.port() == run.source.port());
+        exact.or_else(|| self.sockets.iter().take(self.own).position(fits))
+    }
+
+    fn own_sockets(&mut self) -> impl Iterator<Item = &mut Socket> {
+        self.sockets.iter_mut().take(self.own)
     }
 
     /// Whether the kernel has taken everything.
@@ -133,18 +158,20 @@ impl Udp {
 }
 
 impl Socket {
-    fn new(registry: &Registry, socket: socket2::Socket, token: Token) -> io::Result<Self> {
-        let mut socket = mio::net::UdpSocket::from_std(socket.into());
-        let state = UdpSocketState::new((&socket).into())?;
+    fn new(registry: &Registry, socket: Arc<mio::net::UdpSocket>, token: Token, is_own: bool) -> io::Result<Self> {
+        let state = UdpSocketState::new((&*socket).into())?;
         let local = socket.local_addr()?;
-        registry.register(&mut socket, token, Interest::READABLE)?;
+        if is_own {
+            registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
+        }
         Ok(Self {
             token,
             gso_segments: state.max_gso_segments(),
             socket,
+            is_own,
             state,
             local,
-            readable: true,
+            readable: is_own,
             errors_in_a_row: 0,
             blocked: VecDeque::new(),
             blocked_bytes: 0,
@@ -161,7 +188,7 @@ impl Socket {
     ) -> usize {
         let mut meta = [RecvMeta::default(); BATCH];
         let mut slices = buffers.each_mut().map(|buffer| IoSliceMut::new(buffer));
-        let filled = match self.state.recv((&self.socket).into(), &mut slices, &mut meta) {
+        let filled = match self.state.recv((&*self.socket).into(), &mut slices, &mut meta) {
             Ok(filled) => filled,
             Err(error) => {
                 self.errors_in_a_row += 1;
@@ -197,7 +224,7 @@ impl Socket {
             return;
         }
         if self.blocked.is_empty() {
-            self.watch(registry, Interest::READABLE | Interest::WRITABLE);
+            self.watch(registry, true);
         }
         self.blocked_bytes += rest.contents.len();
         self.blocked.push_back(Blocked {
@@ -221,13 +248,21 @@ impl Socket {
             }
         }
         if had_blocked {
-            self.watch(registry, Interest::READABLE);
+            self.watch(registry, false);
         }
     }
 
     /// Writable is watched only while something is blocked: each packet that leaves the kernel would be an event.
-    fn watch(&mut self, registry: &Registry, interest: Interest) {
-        if let Err(error) = registry.reregister(&mut self.socket, self.token, interest) {
+    fn watch(&mut self, registry: &Registry, writable: bool) {
+        let fd = self.socket.as_raw_fd();
+        let (mut source, readable) = (SourceFd(&fd), Interest::READABLE);
+        let watched = match (self.is_own, writable) {
+            (true, true) => registry.reregister(&mut source, self.token, readable | Interest::WRITABLE),
+            (true, false) => registry.reregister(&mut source, self.token, readable),
+            (false, true) => registry.register(&mut source, self.token, Interest::WRITABLE),
+            (false, false) => registry.deregister(&mut source),
+        };
+        if let Err(error) = watched {
             tracing::warn!(%error, "cannot watch a UDP socket");
         }
     }
@@ -276,7 +311,7 @@ impl Socket {
             return self.socket.send_to(contents, run.destination).map(drop);
         }
         let transmit = quinn_udp::Transmit { destination: run.destination, ecn: None, contents, segment_size, src_ip };
-        self.state.try_send((&self.socket).into(), &transmit)
+        self.state.try_send((&*self.socket).into(), &transmit)
     }
 
     /// quinn-udp takes `EINVAL` and `EIO` for missing GSO and gives it up. Where single sends fail too, the address was
@@ -288,7 +323,7 @@ impl Socket {
         if singles_work {
             self.gso_segments = self.state.max_gso_segments();
             tracing::info!("the network device takes no segmentation offload (GSO); sending datagrams one by one");
-        } else if let Ok(state) = UdpSocketState::new((&self.socket).into()) {
+        } else if let Ok(state) = UdpSocketState::new((&*self.socket).into()) {
             self.state = state;
         }
     }
@@ -303,7 +338,9 @@ mod tests {
         let poll = mio::Poll::new()?;
         let sockets = listen(SocketAddr::from(([127, 0, 0, 1], 0)), Transport::Udp)?;
         let local = bound(&sockets)?[0];
-        Ok((Udp::new(poll.registry().try_clone()?, sockets, 1)?, local))
+        let share = |socket: socket2::Socket| Arc::new(mio::net::UdpSocket::from_std(socket.into()));
+        let sockets = sockets.into_iter().map(share).collect();
+        Ok((Udp::new(poll.registry().try_clone()?, sockets, Vec::new(), 1)?, local))
     }
 
     #[test]
@@ -332,6 +369,35 @@ mod tests {
             assert_eq!((peer.recv(&mut buffer)?, buffer[0]), (length, first));
         }
         assert_eq!(counters.datagrams_out, 6);
+        Ok(())
+    }
+
+    #[test]
+    fn a_run_leaves_from_the_port_it_names_be_it_another_shards() -> io::Result<()> {
+        let poll = mio::Poll::new()?;
+        let share = |socket: socket2::Socket| Arc::new(mio::net::UdpSocket::from_std(socket.into()));
+        let open =
+            || -> io::Result<_> { Ok(share(listen(SocketAddr::from(([127, 0, 0, 1], 0)), Transport::Udp)?.remove(0))) };
+        let (own, other) = (open()?, open()?);
+        let sources = [own.local_addr()?, other.local_addr()?];
+        let mut udp = Udp::new(poll.registry().try_clone()?, vec![own], vec![Arc::clone(&other)], 1)?;
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0")?;
+        let (destination, mut counters) = (peer.local_addr()?, ShardSnapshot::default());
+        for source in sources {
+            let run = Run { source, destination, contents: &[7; 250], segment: 100 };
+            udp.send(&run, &Addresses::default(), &mut counters);
+            for _ in 0..3 {
+                assert_eq!(peer.recv_from(&mut [0; 200])?.1, source);
+            }
+        }
+        assert_eq!((counters.datagrams_out, counters.send_errors), (6, 0));
+        // What comes to the other shard's socket is not taken, but watched for room it is.
+        peer.send_to(&[1], sources[1])?;
+        udp.look_again();
+        udp.receive(&Addresses::default(), &mut counters, |_| panic!("not its own"));
+        udp.sockets[1].watch(&udp.registry, true);
+        assert!(udp.note(Token(2), true, &Addresses::default(), &mut counters) && !udp.sockets[1].readable);
+        udp.sockets[1].watch(&udp.registry, false);
         Ok(())
     }
 

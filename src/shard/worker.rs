@@ -3,7 +3,7 @@
 //! One turn: wait → commands → sockets, a bounded batch → timer if due → drain the engine → send. The clock is read
 //! after waiting and after sending, not per packet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,26 +14,26 @@ use mio::{Events, Poll, Token};
 use tokio::sync::oneshot;
 
 use super::addresses::Addresses;
+use super::link::{Inbox, Link, Parcel, Undelivered};
 use super::runs::Run;
 use super::saturation::Saturation;
-use super::tcp::{Handover, Tcp};
+use super::tcp::Tcp;
 use super::udp::Udp;
 use super::{Answer, MediaEngine, NoticeSender, Order, ShardIndex, Status, clock};
-use crate::command::Transport;
+use crate::command::{Refusal, Transport};
 use crate::metrics::{LATENCY_BOUNDS_SECONDS, ShardSnapshot};
-use crate::rtc::{Input, Output, Transmit};
+use crate::rtc::{Input, Output, Transfer, Transmit};
 
 /// Wakes the loop for commands, connections from other shards, and the end.
 pub(crate) const WAKER: Token = Token(0);
-/// The UDP sockets: at most one a family.
+/// The UDP sockets, all shards'; then TCP listeners, then connections.
 pub(crate) const UDP_FIRST: usize = 1;
-/// TCP listeners, then connections.
-pub(crate) const TCP_FIRST: usize = 8;
 
 /// Kernel events taken at once.
 const EVENTS_MAX: usize = 256;
-/// Commands, and connections from other shards, carried out in one turn.
+/// Commands carried out in one turn, and what is taken of other shards: mostly datagrams.
 const ORDERS_PER_TURN: usize = 64;
+const PARCELS_PER_TURN: usize = 256;
 /// Commands waiting for the engine's answer; more are refused.
 const REQUESTS_MAX: usize = 4096;
 /// The loop turns at least this often, publishes its counters and tidies up.
@@ -54,7 +54,9 @@ pub(crate) struct Wiring {
     pub(crate) tcp: Tcp,
     pub(crate) addresses: Addresses,
     pub(crate) orders: Receiver<Order>,
-    pub(crate) handovers: Receiver<Handover>,
+    pub(crate) inbox: Inbox,
+    /// The ways to all shards, by their numbers.
+    pub(crate) links: Vec<Link>,
     pub(crate) notices: NoticeSender,
     pub(crate) status: Arc<Status>,
 }
@@ -67,6 +69,10 @@ pub(crate) struct Worker<E> {
     /// Who waits for the answer to which request.
     requests: BTreeMap<u64, oneshot::Sender<Answer>>,
     next_request: u64,
+    /// What other shards have sent.
+    parcels: VecDeque<Parcel>,
+    /// Shards that something was sent to and that have yet to be woken.
+    addressed: BTreeSet<ShardIndex>,
     counters: ShardSnapshot,
     /// Input is left from the last turn.
     more: bool,
@@ -89,6 +95,8 @@ impl<E: MediaEngine> Worker<E> {
             events: Events::with_capacity(EVENTS_MAX),
             requests: BTreeMap::new(),
             next_request: 0,
+            parcels: VecDeque::new(),
+            addressed: BTreeSet::new(),
             counters: ShardSnapshot::default(),
             more: true,
             forwarded: 0,
@@ -117,12 +125,15 @@ impl<E: MediaEngine> Worker<E> {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
+        // Taken before the clock is read: what comes with a session must not lie in the future.
+        let more_parcels = self.collect_parcels();
         let now = clock();
         self.wiring.status.beat(now);
         let received_before = self.counters.datagrams_in;
         self.forwarded = 0;
         self.note_events();
-        self.more = self.take_orders(now);
+        self.open_parcels(now);
+        self.more = self.take_orders(now) || more_parcels;
         self.more |= self.receive(now);
         if self.engine.poll_timeout().is_some_and(|(deadline, _)| deadline <= now) {
             self.engine.handle_timeout(now);
@@ -166,7 +177,7 @@ impl<E: MediaEngine> Worker<E> {
         }
     }
 
-    /// Carries out commands and takes connections over. Returns whether more may wait.
+    /// Carries out commands. Returns whether more may wait.
     fn take_orders(&mut self, now: Instant) -> bool {
         for taken in 0.. {
             if taken == ORDERS_PER_TURN {
@@ -177,16 +188,88 @@ impl<E: MediaEngine> Worker<E> {
                 // Dropping the order refuses it.
                 continue;
             }
-            let request = self.next_request;
-            self.next_request += 1;
-            self.requests.insert(request, order.answer);
+            let request = self.expect_answer(order.answer);
             self.engine.handle(Input::Command { request, command: order.command }, now);
-        }
-        for handover in self.wiring.handovers.try_iter().take(ORDERS_PER_TURN) {
-            self.wiring.tcp.adopt(handover, now);
         }
         false
     }
+
+    fn expect_answer(&mut self, answer: oneshot::Sender<Answer>) -> u64 {
+        let request = self.next_request;
+        self.next_request += 1;
+        self.requests.insert(request, answer);
+        request
+    }
+
+    // === other shards ===
+
+    /// Takes what other shards have sent. Returns whether more may wait.
+    fn collect_parcels(&mut self) -> bool {
+        let inbox = &self.wiring.inbox;
+        self.parcels.extend(std::iter::from_fn(|| inbox.take()).take(PARCELS_PER_TURN));
+        self.parcels.len() == PARCELS_PER_TURN
+    }
+
+    fn open_parcels(&mut self, now: Instant) {
+        while let Some(parcel) = self.parcels.pop_front() {
+            self.open(parcel, now);
+        }
+    }
+
+    fn open(&mut self, parcel: Parcel, now: Instant) {
+        let (mut transfer, answer, connections) = match parcel {
+            Parcel::Connection(handover) => return self.wiring.tcp.adopt(handover, now),
+            Parcel::Transfer { transfer, answer, connections } => (transfer, answer, connections),
+        };
+        for connection in connections {
+            self.wiring.tcp.adopt(connection, now);
+        }
+        if let Some(answer) = answer {
+            // Requests are numbered by each shard for itself.
+            transfer.set_request(self.expect_answer(answer));
+        }
+        self.engine.handle(Input::Transfer(transfer), now);
+    }
+
+    /// Sends another shard what its engine is to hear, with all that goes along.
+    fn send(&mut self, to: ShardIndex, transfer: Transfer, now: Instant) {
+        let answer = transfer.request().and_then(|request| self.requests.remove(&request));
+        let connections = match &transfer {
+            Transfer::Session(migrant) => {
+                migrant.connections().filter_map(|peer| self.wiring.tcp.release(peer)).collect()
+            }
+            _ => Vec::new(),
+        };
+        let parcel = Parcel::Transfer { transfer, answer, connections };
+        let sent = match self.wiring.links.get(to.0) {
+            Some(link) => link.send(parcel),
+            None => Err(Undelivered::Gone(Box::new(parcel))),
+        };
+        match sent {
+            Ok(()) => {
+                self.addressed.insert(to);
+            }
+            Err(Undelivered::Full) => self.counters.relay_overflows += 1,
+            Err(Undelivered::Gone(mut parcel)) => {
+                // A session stays where it was. Whatever else was for that shard is for nobody now.
+                if let Parcel::Transfer { transfer: Transfer::Session(migrant), .. } = &mut *parcel {
+                    migrant.turn_back(Refusal::Unavailable);
+                    self.open(*parcel, now);
+                }
+            }
+        }
+    }
+
+    /// Wakes the shards that something was sent to, each once.
+    fn wake_addressed(&mut self) {
+        for shard in std::mem::take(&mut self.addressed) {
+            if let Some(link) = self.wiring.links.get(shard.0) {
+                link.wake();
+            }
+        }
+    }
+
+    // === sockets ===
 
     /// Feeds the engine what the sockets hold. Returns whether more may wait.
     fn receive(&mut self, now: Instant) -> bool {
@@ -226,8 +309,10 @@ impl<E: MediaEngine> Worker<E> {
                         self.counters.notices_lost += 1;
                     }
                 }
+                Output::Transfer { to, transfer } => self.send(to, transfer, now),
             }
         }
+        self.wake_addressed();
         self.more |= self.wiring.tcp.flush();
     }
 

@@ -5,10 +5,12 @@
 mod access;
 mod accounts;
 mod binary;
+mod caller;
 mod client;
 mod described;
 mod http;
 mod mistakes;
+mod moves;
 mod node;
 mod openapi;
 mod page;

@@ -13,7 +13,7 @@ const CHECKPOINT_S = 1;
 const CANARY = 'canary-7f3a9c';
 
 describe('the ledger', () => {
-  const world = useWorld('ledger', { STUBE__LEDGER__CHECKPOINT_S: `${CHECKPOINT_S}` });
+  const world = useWorld('ledger', { STUBE__LEDGER__CHECKPOINT_S: `${CHECKPOINT_S}`, STUBE__SHARD__COUNT: '2' });
   let peers = [];
   after(() => Promise.all(peers.map((peer) => peer.page.close())));
 
@@ -85,6 +85,10 @@ describe('the ledger', () => {
     await eve.leave();
     await fay.leave();
     peers = [];
+    // New rooms go to the shards in turn.
+    const metrics = await (await fetch(`${world.server.admin}/metrics`)).text();
+    const relayed = Number(/^stube_relayed_datagrams_total\{result="passed"\} (\d+)$/m.exec(metrics)?.[1]);
+    assert.ok(relayed > 100, `it was another shard's: ${relayed} datagrams`);
     const after = await ended(`room=${to}`, 2);
     assert.ok(after.every(({ end_reason: reason, tx_bytes: sent }) => reason === 'client_left' && sent > 0));
   });

@@ -121,7 +121,11 @@ impl Channel {
 
     fn take(&mut self, kind: &str, message: &Value, now: Instant, faults: &mut Faults) {
         match kind {
-            "welcome" => self.welcome(message, now, faults),
+            // As a welcome, of another room.
+            "welcome" | "moved" => {
+                self.others.clear();
+                self.welcome(message, now, faults);
+            }
             "participant" => self.participant(message, faults),
             "track" => self.track(message, faults),
             "slots" => self.slots(message, faults),

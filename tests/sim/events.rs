@@ -6,7 +6,7 @@ use stube::command::{Command, EndReason, IceTag, Notice};
 use stube::ids::Identity;
 
 use crate::client::Change;
-use crate::member::{Life, SessionBytes};
+use crate::member::Life;
 use crate::stamp::TrackKey;
 use crate::world::{What, World};
 
@@ -19,20 +19,24 @@ impl World {
     pub fn notice(&mut self, notice: Notice) {
         self.trace.event(self.now - self.start, 0, &format!("{notice:?}"));
         match notice {
-            Notice::ParticipantJoined { session, .. } => {
+            Notice::ParticipantJoined { session, participant, .. } => {
                 if let Some(member) = self.members.iter_mut().find(|member| member.session == session) {
-                    member.joined_at = Some(self.now);
+                    if self.renamed.take_if(|index| *index == member.client.config.index).is_some() {
+                        member.participant = participant;
+                    }
+                    if member.joined_at.replace(self.now).is_some() {
+                        self.faults.about(member.name()).add("joined where it had not left yet");
+                    }
                 }
             }
             Notice::SessionEnded { session, reason, usage, .. } => {
+                self.bills.add(session, &usage);
                 let Some(index) = self.members.iter().position(|member| member.session == session) else {
                     return self.faults.about("engine").add("an unknown session has ended");
                 };
                 self.check_end(index, reason);
                 let member = &mut self.members[index];
-                let billed = SessionBytes { rx: usage.rx_bytes, tx: usage.tx_bytes };
-                if billed != member.wire {
-                    let fault = format!("{billed:?} are billed, and {:?} went over the wire", member.wire);
+                if let Some(fault) = self.bills.fault(session) {
                     self.faults.about(member.name()).add(fault);
                 }
                 if member.ended.replace((self.now, reason)).is_some() {
@@ -66,10 +70,15 @@ impl World {
                     self.model.silence(key, "it is not published", self.now);
                 }
             }
-            Notice::CallStarted { .. }
-            | Notice::CallEnded { .. }
-            | Notice::SessionMoved { .. }
-            | Notice::RoomFinished { .. } => {}
+            Notice::SessionMoved { session, usage, .. } => {
+                self.bills.add(session, &usage);
+                self.bills.moved.insert(session);
+                if let Some(member) = self.members.iter_mut().find(|member| member.session == session) {
+                    // Known of it again when it has come to the other room.
+                    member.joined_at = None;
+                }
+            }
+            Notice::CallStarted { .. } | Notice::CallEnded { .. } | Notice::RoomFinished { .. } => {}
         }
     }
 

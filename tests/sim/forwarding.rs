@@ -45,7 +45,7 @@ pub fn check_forwarding(world: &mut World) {
 /// What the engine left out it must have counted: too slow a network, a slot that changed before the packet left, or
 /// a client not heard of.
 fn check_left_out(world: &World, left_out: &[String], faults: &mut Faults) {
-    let drops = world.engine.stats().drops;
+    let drops = world.stats().drops;
     use DropReason::*;
     let counted = [SubscriberTooSlow, Expired, SlotChanged, SubscriberNotReady];
     let counted: u64 = counted.into_iter().map(|reason| drops.of(reason)).sum();
@@ -197,7 +197,7 @@ fn check_keyframe_requests(world: &World, index: usize, faults: &mut Faults) {
 
 /// Every copy that was due was sent, or dropped for a reason; and what counts as sent was sent.
 pub fn check_accounts(world: &mut World) {
-    let stats = world.engine.stats();
+    let stats = world.stats();
     let sent = stats.rtp_out.audio.packets + stats.rtp_out.video.packets;
     let reasons = DropReason::ALL.into_iter().filter(|reason| reason.is_of_a_copy());
     let dropped: u64 = reasons.map(|reason| stats.drops.of(reason)).sum();

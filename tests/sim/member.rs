@@ -75,19 +75,13 @@ pub struct Want {
     pub audio: Option<Vec<String>>,
 }
 
-/// Bytes of datagrams that the server took as a session's own, and that it sent to its client.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SessionBytes {
-    pub rx: u64,
-    pub tx: u64,
-}
-
 /// One participant's one session.
 pub struct Member {
     pub client: Client,
     pub host: Host,
     pub identity: String,
     pub room: usize,
+    pub joined_room: usize,
     pub grants: Grants,
     pub session: SessionId,
     pub participant: ParticipantId,
@@ -97,8 +91,6 @@ pub struct Member {
     /// When the server said that media is connected.
     pub joined_at: Option<Instant>,
     pub ended: Option<(Instant, EndReason)>,
-    /// What the wire carried of the session, each way.
-    pub wire: SessionBytes,
     pub partitioned: bool,
     /// Control has removed it.
     pub removed: bool,
@@ -126,6 +118,7 @@ impl Member {
             host,
             identity,
             room: joiner.room,
+            joined_room: joiner.room,
             grants: joiner.grants.clone(),
             session,
             participant,
@@ -133,7 +126,6 @@ impl Member {
             ice: 0,
             joined_at: None,
             ended: None,
-            wire: SessionBytes::default(),
             partitioned: false,
             removed: false,
             may_be_lost: false,

@@ -53,9 +53,9 @@ fn four_talk_on_a_clean_network() {
         join_all(world, &Joiner::default(), 4, Conditions::CLEAN);
         world.run_until(Duration::from_secs(8));
         assert_eq!(missing(world), 0, "a clean network loses nothing, so nothing may be missing");
-        let before = world.engine.stats();
+        let before = world.engine().stats();
         world.run_for(Duration::from_secs(2));
-        let after = world.engine.stats();
+        let after = world.engine().stats();
         let sent = after.rtp_out.audio.packets - before.rtp_out.audio.packets;
         let received = after.rtp_in.audio.packets - before.rtp_in.audio.packets;
         assert_eq!(sent, 3 * received, "everyone hears the three others");
@@ -111,7 +111,7 @@ fn who_floods_is_policed_and_disturbs_nobody() {
             world.run_for(Duration::from_millis(1));
         }
         world.run_for(Duration::from_millis(100));
-        let drops = world.engine.stats().drops;
+        let drops = world.engine().stats().drops;
         assert!(drops.of(DropReason::Policed) >= 42_000, "{drops:?}");
         assert!(drops.of(DropReason::NotAuthentic) <= 8_000, "{drops:?}");
         assert_eq!(missing_but_of(0, &world), 0, "the others hear and see each other as before");
@@ -149,7 +149,7 @@ fn ipv6_and_ipv4_meet() {
             world.join(&Joiner { ipv6, ..Joiner::default() }, Conditions::CLEAN, Conditions::CLEAN);
         }
         world.run_until(Duration::from_secs(6));
-        let stats = world.engine.stats();
+        let stats = world.engine().stats();
         assert_eq!((stats.addresses_ipv4, stats.addresses_ipv6), (1, 2));
     });
 }
@@ -204,7 +204,7 @@ fn nothing_is_sent_to_one_who_is_not_heard_of() {
         world.run_until(Duration::from_secs(5));
         world.partition(0, true);
         world.members[0].may_be_lost = true;
-        let sent = |world: &World| world.engine.stats().rtp_out.audio.packets;
+        let sent = |world: &World| world.engine().stats().rtp_out.audio.packets;
         // What the one who is cut off sends does not arrive: all that is sent is for them.
         let before = sent(world);
         world.run_for(Duration::from_secs(14));

@@ -1,14 +1,14 @@
 //! The world: an engine, members and a network in virtual time. What is due next happens next; ties go by order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use str0m::crypto::CryptoProvider;
-use stube::command::{Command, EndReason, Refusal, Reply, RoomSettings, Transport};
-use stube::ids::{IdSource, RoomId, Text};
-use stube::rtc::{Candidate, Crypto, Datagram, Engine, EngineConfig, Input, Output, Transmit};
+use stube::command::{Command, EndReason, Refusal, Reply, RoomSettings};
+use stube::ids::{Id, IdSource, RoomId, Text};
+use stube::rtc::{Crypto, Input, Transfer};
 
 use crate::check::Faults;
 use crate::client::{Change, Client};
@@ -17,7 +17,8 @@ use crate::model::Model;
 use crate::net::{Conditions, Host, Net, Packet};
 use crate::rng::Rng;
 use crate::seal;
-use crate::tap::{Header, Tap};
+use crate::shards::{Bills, Shard};
+use crate::tap::Tap;
 use crate::toy_dtls;
 use crate::trace::Trace;
 
@@ -25,12 +26,14 @@ pub const RESTART_TIMEOUT: Duration = Duration::from_secs(8);
 /// Longer than a scenario may leave a room empty before somebody comes again.
 pub const DEPARTURE_TIMEOUT: Duration = Duration::from_secs(20);
 pub const SERVER_V4: &str = "198.51.100.1:7882";
-const SERVER_V6: &str = "[2001:db8:ffff::1]:7882";
-/// In the trace, the engine's index.
-const SERVER: usize = usize::MAX;
+pub const SERVER_V6: &str = "[2001:db8:ffff::1]:7882";
+/// In the trace, the engines' index.
+pub const SERVER: usize = usize::MAX;
 
 /// Something that happens at a set time.
-enum Action {
+pub enum Action {
+    /// One engine hears another.
+    Transfer { to: usize, transfer: Transfer },
     /// An HTTP request reaches the engine.
     Order { member: usize, order: Order },
     /// Its answer reaches the client.
@@ -38,7 +41,7 @@ enum Action {
 }
 
 /// What a member asks over HTTP.
-struct Order {
+pub struct Order {
     what: What,
     command: Command,
 }
@@ -50,6 +53,8 @@ pub enum What {
     Offer(Change),
     Close,
     Control,
+    /// An order of the server's own side that must be refused.
+    Refused,
 }
 
 /// Everything there is.
@@ -58,32 +63,25 @@ pub struct World {
     pub now: Instant,
     pub seed: u64,
     pub rng: Rng,
-    pub engine: Engine,
+    pub shards: Vec<Shard>,
     pub net: Net,
     pub members: Vec<Member>,
     pub rooms: Vec<RoomId>,
     pub model: Model,
+    pub bills: Bills,
+    /// Who is about to get another id that only the server draws.
+    pub renamed: Option<usize>,
     pub tap: Tap,
     pub trace: Trace,
     pub faults: Faults,
     /// Late timers and batches, as a busy machine has them.
     pub busy: bool,
-    server: Host,
     ids: IdSource,
     crypto: Arc<CryptoProvider>,
     agenda: BTreeMap<(Instant, u64), Action>,
     /// Requests the engine has not answered yet.
     asked: BTreeMap<u64, (usize, What)>,
     counter: u64,
-    /// Datagrams that wait for the engine to wake.
-    inbox: VecDeque<Packet>,
-    inbox_due: Option<Instant>,
-    /// The engine's timer, and when it is really called.
-    timer: Option<(Instant, Instant)>,
-}
-
-fn address(text: &str) -> SocketAddr {
-    text.parse().expect("an address")
 }
 
 fn seed_bytes(seed: u64) -> [u8; 32] {
@@ -96,42 +94,37 @@ fn seed_bytes(seed: u64) -> [u8; 32] {
 impl World {
     /// A server with so many rooms, and nobody there yet.
     pub fn new(seed: u64, rooms: usize, start: Instant) -> Self {
+        Self::with_shards(seed, rooms, 1, start)
+    }
+
+    /// The same with so many shards; the rooms go to them in turn.
+    pub fn with_shards(seed: u64, rooms: usize, shards: usize, start: Instant) -> Self {
         let crypto = toy_dtls::provider();
-        let servers = [address(SERVER_V4), address(SERVER_V6)];
-        let candidate = |address| Candidate { transport: Transport::Udp, address };
-        let config = EngineConfig {
-            candidates: servers.map(candidate).to_vec(),
-            crypto: Crypto::from_provider((*crypto).clone(), toy_dtls::certificate("server")),
-            seed: seed_bytes(seed),
-            connect_timeout: Duration::from_secs(15),
-            restart_timeout: RESTART_TIMEOUT,
-            since_1970: Duration::from_secs(1_700_000_000),
-        };
+        let server = Crypto::from_provider((*crypto).clone(), toy_dtls::certificate("server"));
         let mut net = Net::new(seed);
-        let server = net.attach(&servers.map(|own| (own, own)), Conditions::NONE, Conditions::NONE, start);
+        let shard = |index| Shard::new(index, &server, seed_bytes(seed ^ index as u64), &mut net, start);
+        let shards = (0..shards).map(shard).collect();
         let mut world = Self {
             start,
             now: start,
             seed,
             rng: Rng::new(seed, "world"),
-            engine: Engine::new(config, start),
+            shards,
             net,
             members: Vec::new(),
             rooms: Vec::new(),
             model: Model::default(),
+            bills: Bills::default(),
+            renamed: None,
             tap: Tap::default(),
             trace: Trace::new(),
             faults: Faults::default(),
             busy: false,
-            server,
             ids: IdSource::from_seed(seed_bytes(!seed)),
             crypto,
             agenda: BTreeMap::new(),
             asked: BTreeMap::new(),
             counter: 0,
-            inbox: VecDeque::new(),
-            inbox_due: None,
-            timer: None,
         };
         (0..rooms).for_each(|room| world.open_room(room));
         world
@@ -156,12 +149,23 @@ impl World {
         self.order_now(SERVER, Order { what: What::Control, command });
     }
 
+    /// The same, and it must be refused. Whom it is about may be known by a new name afterwards.
+    pub fn expect_refusal(&mut self, command: Command, about: usize) {
+        self.renamed = Some(about);
+        self.order_now(SERVER, Order { what: What::Refused, command });
+    }
+
+    /// A fresh id.
+    pub fn id<K>(&mut self) -> Id<K> {
+        self.ids.id()
+    }
+
     fn order_now(&mut self, member: usize, order: Order) {
         self.counter += 1;
         let request = self.counter;
         self.asked.insert(request, (member, order.what));
-        self.engine.handle(Input::Command { request, command: order.command }, self.now);
-        self.drain_engine();
+        let shard = self.shard_for(&order.command);
+        self.tell_shard(shard, Input::Command { request, command: order.command });
     }
 
     /// Sends an HTTP request, which takes its time.
@@ -170,7 +174,7 @@ impl World {
         self.schedule(due, Action::Order { member, order: Order { what, command } });
     }
 
-    fn schedule(&mut self, due: Instant, action: Action) {
+    pub fn schedule(&mut self, due: Instant, action: Action) {
         self.counter += 1;
         self.agenda.insert((due, self.counter), action);
     }
@@ -227,8 +231,8 @@ impl World {
     fn next_due(&self) -> Option<Instant> {
         let clients = self.members.iter().filter(|member| member.is_running()).map(|m| m.client.poll_timeout()).min();
         let agenda = self.agenda.first_key_value().map(|((due, _), _)| *due);
-        let timer = self.timer.map(|(_, fires)| fires);
-        [clients, agenda, timer, self.inbox_due, self.net.poll_timeout()].into_iter().flatten().min()
+        let shards = self.shards.iter().filter_map(Shard::due).min();
+        [clients, agenda, shards, self.net.poll_timeout()].into_iter().flatten().min()
     }
 
     fn turn(&mut self) {
@@ -241,18 +245,7 @@ impl World {
         while let Some((host, packet)) = self.net.poll(self.now) {
             self.arrive(host, packet);
         }
-        if self.inbox_due.is_some_and(|due| due <= self.now) {
-            self.feed_engine();
-        }
-        if self.timer.is_some_and(|(_, fires)| fires <= self.now) {
-            self.timer = None;
-            self.engine.handle_timeout(self.now);
-            self.drain_engine();
-            if let Some((due, reason)) = self.engine.poll_timeout().filter(|(due, _)| *due <= self.now) {
-                let late = self.now - due;
-                self.faults.about("engine").add(format!("the timer {reason:?} stays {late:?} behind: a busy loop"));
-            }
-        }
+        (0..self.shards.len()).for_each(|shard| self.turn_shard(shard));
         for index in 0..self.members.len() {
             let member = &self.members[index];
             if member.is_running() && member.client.poll_timeout() <= self.now {
@@ -263,10 +256,9 @@ impl World {
     }
 
     fn arrive(&mut self, host: Host, packet: Packet) {
-        if host == self.server {
+        if let Some(shard) = self.shards.iter().position(|shard| shard.host == host) {
             let late = if self.busy { self.rng.micros(0..2000) } else { Duration::ZERO };
-            self.inbox.push_back(packet);
-            self.inbox_due.get_or_insert(self.now + late);
+            self.shards[shard].arrive(packet, self.now + late);
         } else {
             let index = self.members.iter().position(|member| member.host == host).expect("a member's host");
             if self.members[index].is_running() {
@@ -275,67 +267,8 @@ impl World {
         }
     }
 
-    /// The engine wakes and takes all that has come, then everything it has to say.
-    fn feed_engine(&mut self) {
-        self.inbox_due = None;
-        for packet in std::mem::take(&mut self.inbox) {
-            if let Some(member) = self.member_at(packet.source) {
-                self.tap.enters(member, packet.source, &packet.contents, self.now);
-            }
-            let datagram = Datagram {
-                transport: Transport::Udp,
-                source: packet.source,
-                destination: packet.destination,
-                contents: &packet.contents,
-            };
-            let is_known = self.engine.knows(&datagram);
-            if let Some(member) = self.member_at(packet.source).filter(|_| is_known) {
-                self.members[member].wire.rx += packet.contents.len() as u64;
-            }
-            self.engine.handle(Input::Datagram(datagram), self.now);
-        }
-        self.drain_engine();
-    }
-
-    fn drain_engine(&mut self) {
-        while let Some(output) = self.engine.poll_output(self.now) {
-            match output {
-                Output::Transmit(transmit) => {
-                    transmit.datagrams().for_each(|datagram| self.transmit(&transmit, datagram));
-                }
-                Output::Reply { request, result } => self.reply(request, result),
-                Output::Notice(notice) => self.notice(notice),
-            }
-        }
-        let Some((due, _)) = self.engine.poll_timeout() else {
-            self.timer = None;
-            return;
-        };
-        if self.timer.is_none_or(|(known, _)| known != due) {
-            let late = if self.busy { self.rng.micros(1..3000) } else { Duration::from_micros(1) };
-            self.timer = Some((due, due.max(self.now) + late));
-        }
-    }
-
-    fn transmit(&mut self, transmit: &Transmit, datagram: &[u8]) {
-        self.trace.datagram(self.now - self.start, SERVER, datagram);
-        if let Some(index) = self.member_at(transmit.destination) {
-            self.members[index].wire.tx += datagram.len() as u64;
-            let member = &self.members[index];
-            let faults = self.faults.about(format!("to {}", member.name()));
-            let is_resend = |pt| member.client.is_resend(pt);
-            self.tap.leaves(index, datagram, is_resend, self.now, faults);
-            let header = Header::parse(datagram).filter(|header| !is_resend(header.payload_type));
-            // What was written in the same moment may still leave.
-            if header.is_some() && member.ended.is_some_and(|(at, _)| at < self.now) {
-                faults.add("media is sent to one whose session has ended");
-            }
-        }
-        self.net.send(self.server, transmit.source, transmit.destination, datagram.to_vec(), self.now);
-    }
-
     /// Whose address the world sees here.
-    fn member_at(&self, address: SocketAddr) -> Option<usize> {
+    pub fn member_at(&self, address: SocketAddr) -> Option<usize> {
         let seen = |index: &usize| {
             let fixed = [false, true].iter().any(|v6| public_address(*index, *v6).ip() == address.ip());
             fixed || mobile_address(*index) == address.ip()
@@ -343,10 +276,16 @@ impl World {
         (0..self.members.len()).find(seen)
     }
 
-    fn reply(&mut self, request: u64, result: Result<Reply, Refusal>) {
+    pub fn reply(&mut self, request: u64, result: Result<Reply, Refusal>) {
         let Some((member, what)) = self.asked.remove(&request) else {
             return self.faults.about("engine").add("an answer to nothing");
         };
+        if what == What::Refused {
+            if result.is_ok() {
+                self.faults.about("control").add("was not refused");
+            }
+            return;
+        }
         if what == What::Control {
             if let Err(refusal) = result {
                 self.faults.about("control").add(format!("refused: {refusal}"));
@@ -359,6 +298,7 @@ impl World {
 
     fn act(&mut self, action: Action) {
         match action {
+            Action::Transfer { to, transfer } => self.tell_shard(to, Input::Transfer(transfer)),
             Action::Order { member, order } => self.order_now(member, order),
             Action::Answer { member, order, result } => self.answered(member, order, result),
         }
@@ -389,33 +329,6 @@ impl World {
                 }
             }
         });
-    }
-
-    /// What is over: every gauge is at zero, and the engine has nothing left to wait for.
-    pub fn check_empty(&mut self) {
-        let stats = self.engine.stats();
-        let gauges = [
-            ("rooms", stats.rooms),
-            ("participants", stats.participants),
-            ("sessions_connecting", stats.sessions_connecting),
-            ("sessions_udp", stats.sessions_udp),
-            ("sessions_tcp", stats.sessions_tcp),
-            ("audio tracks published", stats.tracks_published.audio),
-            ("video tracks published", stats.tracks_published.video),
-            ("audio tracks subscribed", stats.tracks_subscribed.audio),
-            ("video tracks subscribed", stats.tracks_subscribed.video),
-            ("addresses_ipv4", stats.addresses_ipv4),
-            ("addresses_ipv6", stats.addresses_ipv6),
-        ];
-        for (name, gauge) in gauges.into_iter().filter(|(_, gauge)| *gauge != 0) {
-            self.faults.about("engine").add(format!("all have left, but {name} is {gauge}"));
-        }
-        if let Some((_, reason)) = self.engine.poll_timeout() {
-            self.faults.about("engine").add(format!("all have left, but a timer {reason:?} runs"));
-        }
-        for member in self.members.iter().filter(|member| member.ended.is_none()) {
-            self.faults.about(member.name()).add("all have left, but SessionEnded never came");
-        }
     }
 
     /// Why a session ended is only right if the member did something of the kind.

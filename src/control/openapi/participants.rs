@@ -73,7 +73,7 @@ fn relocate() -> Operation {
         )
         .takes::<Move>(json!({"room": "kitchen"}))
         .answers::<ParticipantView<'static>>(200, "The participant in the other room.", examples::participant())
-        .fails(&[Code::RoomFull, Code::RoomElsewhere, Code::QuotaExceeded])
+        .fails(&[Code::RoomFull, Code::QuotaExceeded])
 }
 
 fn quality() -> Operation {

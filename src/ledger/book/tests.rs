@@ -91,6 +91,7 @@ impl World {
 /// Someone in a call, as the model knows them.
 struct Member {
     session: SessionId,
+    participant: ParticipantId,
     room: RoomId,
     joined_ms: u64,
     bytes: u64,
@@ -143,7 +144,7 @@ fn play(seed: u8) {
             }
             let transport = Transport::Udp;
             world.book.enter(Entry::Joined { room, participant, session, transport, now });
-            members.push(Member { session, room, joined_ms: world.monotonic_ms, bytes: 0 });
+            members.push(Member { session, participant, room, joined_ms: world.monotonic_ms, bytes: 0 });
             joins += 1;
         } else if !members.is_empty() && (step >= 500 || world.draw(3) == 0) {
             let member = members.swap_remove(world.draw(members.len() as u32) as usize);
@@ -159,7 +160,7 @@ fn play(seed: u8) {
             }
         }
         if world.draw(3) == 0 {
-            let usages = members.iter().map(|member| (member.session, used(&world, member))).collect();
+            let usages = members.iter().map(|member| (member.participant, used(&world, member))).collect();
             world.book.enter(Entry::Checkpoint { usages, asked: now.at, complete: true, now });
         }
         world.write();
@@ -203,6 +204,46 @@ fn hold_against_the_model(world: &World, rooms: &[(RoomId, &str)], total_ms: [u6
 #[test]
 fn what_is_written_adds_up_however_often_writing_fails() {
     (0..20).for_each(play);
+}
+
+#[test]
+fn what_was_used_before_a_move_is_not_charged_to_the_record_after_it() {
+    // The shards are asked one after the other while somebody goes from one to the next, and notices may come behind.
+    for notices_first in [true, false] {
+        let mut world = World::new(8);
+        let [from, to]: [RoomId; 2] = [world.random.id(), world.random.id()];
+        let (session, here, there) = (world.random.id(), world.random.id(), world.random.id());
+        let now = world.now();
+        for room in [from, to] {
+            world.book.enter(Entry::RoomOpened { row: allocated(room, "a"), now });
+            let call = world.random.id();
+            world.book.enter(Entry::CallStarted { room, call, now });
+        }
+        world.book.enter(Entry::Admitted { session, admission: admission("a", from, here) });
+        let transport = Transport::Udp;
+        world.book.enter(Entry::Joined { room: from, participant: here, session, transport, now });
+        world.monotonic_ms += 61_000;
+        let now = world.now();
+        let usage = |seconds, tx_bytes| SessionUsage {
+            duration: Duration::from_secs(seconds),
+            tx_bytes,
+            ..SessionUsage::default()
+        };
+        let usages = vec![(here, usage(60, 6_000)), (there, usage(1, 100))];
+        let checkpoint = Entry::Checkpoint { usages, asked: world.start, complete: true, now };
+        let moved = Entry::Ended { session, reason: EndReason::Moved, usage: usage(60, 6_000), now };
+        let joined = Entry::Joined { room: to, participant: there, session, transport, now };
+        let entries = if notices_first { [moved, joined, checkpoint] } else { [checkpoint, moved, joined] };
+        entries.into_iter().for_each(|entry| world.book.enter(entry));
+        world.book.enter(Entry::Ended { session, reason: EndReason::ClientLeft, usage: usage(2, 200), now });
+        let batch = world.book.batch().expect("rows");
+        let used: Vec<_> = batch.sessions.iter().map(|row| (row.usage.duration_ms, row.usage.tx_bytes)).collect();
+        assert_eq!(used, [(60_000, 6_000), (2_000, 200)]);
+        assert_eq!(
+            batch.sums.iter().map(|sum| (sum.participant_ms, sum.egress_bytes)).collect::<Vec<_>>(),
+            [(62_000, 6_200)]
+        );
+    }
 }
 
 #[test]

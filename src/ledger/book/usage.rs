@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Book, Consumption, Moment, SessionAccount, millis};
 use crate::command::{EndReason, SessionUsage};
-use crate::ids::{SessionId, Tenant};
+use crate::ids::{ParticipantId, SessionId, Tenant};
 use crate::ledger::record::Usage;
 
 /// A session its shard has not named at so many checkpoints in a row is gone: the shard's notice was lost.
@@ -50,7 +50,7 @@ impl Book {
 
     pub(super) fn checkpoint(
         &mut self,
-        usages: &[(SessionId, SessionUsage)],
+        usages: &[(ParticipantId, SessionUsage)],
         asked: Instant,
         complete: bool,
         now: Moment,
@@ -59,8 +59,11 @@ impl Book {
             let open = self.sessions.values_mut().filter(|account| account.joined.is_some_and(|at| at < asked));
             open.for_each(|account| account.missed += 1);
         }
-        for (session, usage) in usages {
-            self.use_up(*session, usage, now);
+        // Who has been moved since is another participant now: what was counted before is in the record that has ended.
+        for (participant, usage) in usages {
+            if let Some(session) = self.by_participant.get(participant).copied() {
+                self.use_up(session, usage, now);
+            }
         }
         let is_gone = |account: &SessionAccount| account.missed >= MISSED_MAX;
         let gone = self.sessions.iter().filter(|(_, account)| is_gone(account));

@@ -23,6 +23,12 @@ impl Ingress {
         }
     }
 
+    /// Gives back all that is kept of packets; what comes next is kept anew.
+    pub fn close_rings(&mut self, store: &mut PacketStore) {
+        let rings = self.streams.iter_mut().filter_map(|stream| stream.ring.take());
+        rings.for_each(|ring| store.close(ring));
+    }
+
     /// Forgets a track's streams: what still comes of them is not published.
     pub fn forget_track(&mut self, key: TrackKey, store: &mut PacketStore) {
         self.forget(store, |stream| stream.track == key);

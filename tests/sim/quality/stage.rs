@@ -58,7 +58,7 @@ struct Wish {
 
 /// The server's estimate of a member's downlink, in bit/s.
 fn estimate(world: &World, member: usize) -> Option<u64> {
-    Some(world.engine.estimate(world.members[member].session)?.as_bps())
+    Some(world.engine().estimate(world.members[member].session)?.as_bps())
 }
 
 impl Stage {
