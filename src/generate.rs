@@ -36,8 +36,8 @@ pub fn write(pages: &Pages, command: Command) -> anyhow::Result<()> {
 /// The same command line without hidden commands, which man pages leave out by themselves and completions do not.
 fn without_hidden(command: &Command) -> Command {
     let shown = command.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
-    let version = env!("CARGO_PKG_VERSION");
-    Command::new(command.get_name().to_owned()).version(version).args(command.get_arguments()).subcommands(shown)
+    let empty = Command::new(env!("CARGO_PKG_NAME")).version(env!("CARGO_PKG_VERSION"));
+    empty.args(command.get_arguments()).subcommands(shown)
 }
 
 fn complete(shell: Shell, command: &mut Command, folder: &Path) -> std::io::Result<()> {
