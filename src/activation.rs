@@ -13,7 +13,7 @@ const HTTP: &str = "http";
 /// configuration was checked for, such as that the shipped key stays on loopback, was checked for that address.
 pub fn http_listener(configured: SocketAddr) -> Result<Option<TcpListener>, ConfigError> {
     let wrong = |key: &str, problem: String| ConfigError::Key { key: key.to_owned(), problem };
-    let of_socket = |problem: String| wrong("stube.socket", problem);
+    let of_socket = |problem: String| wrong("stube-http.socket", problem);
     let passed = sd_notify::listen_fds_with_names().map_err(|error| of_socket(error.to_string()))?;
     let names: Vec<String> = passed.map(|(_, name)| name).collect();
     if !is_passed(&names).map_err(|problem| of_socket(problem.to_owned()))? {
@@ -26,7 +26,7 @@ pub fn http_listener(configured: SocketAddr) -> Result<Option<TcpListener>, Conf
     }
     let address = listener.local_addr().map_err(|error| of_socket(error.to_string()))?;
     if address != configured {
-        return Err(wrong("http.listen", format!("{configured} is not where stube.socket listens: {address}")));
+        return Err(wrong("http.listen", format!("{configured} is not where stube-http.socket listens: {address}")));
     }
     // tokio wants it so.
     listener.set_nonblocking(true).map_err(|error| of_socket(error.to_string()))?;

@@ -19,6 +19,7 @@ use stube::control::clock::Clock;
 use stube::control::limits;
 use stube::control::token::{self, Claims, StrictGrants};
 use stube::load;
+use stube::log;
 use stube::run::{self, Process, StartError};
 use stube::statement;
 use stube::webhook::Endpoints;
@@ -119,10 +120,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         command => command,
     };
     let config = Config::load(&cli.config, environment())?;
-    let filter = run::log_filter(&config.log.level)?;
+    let filter = log::filter(&config.log.level)?;
     match command {
         Subcommands::Serve(ServeArgs { reload_from }) => {
-            let log_to = run::start_logging(filter, config.log.format);
+            let log_to = log::start(filter, config.log.format);
             let path = cli.config.clone();
             let source = Box::new(move || {
                 let later = reload_from.as_ref().filter(|later| later.exists());

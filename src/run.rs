@@ -1,6 +1,6 @@
 //! A whole server: start, wait for a signal, end calls, stop.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tracing_subscriber::EnvFilter;
 
 use crate::activation;
 use crate::command::Command;
-use crate::config::{Config, ConfigError, LogFormat, MediaConfig};
-use crate::control::app::{App, Controls, LogTo, Source, fresh_seed};
+use crate::config::{Config, ConfigError, MediaConfig};
+use crate::control::app::{App, Controls, Source, fresh_seed};
 use crate::control::clock::Clock;
 use crate::control::node::NodeState;
 use crate::control::outbox::LedgerOutbox;
@@ -28,6 +27,7 @@ use crate::ledger::quota::{self, Counters, Month, MonthToDate};
 use crate::ledger::record::RoomRow;
 use crate::ledger::store::{AuditAction, Mourners, Store, StoreError};
 use crate::ledger::{Ledger, state_directory};
+use crate::log::LogTo;
 use crate::shard::{ShardError, ShardIndex, Shards, ShardsConfig};
 use crate::webhook::{Endpoints, Sender, SenderError};
 
@@ -46,23 +46,6 @@ const NOTICES_GRACE: Duration = Duration::from_millis(500);
 
 /// How long the shards' threads may take to send what is queued.
 const THREADS_GRACE: Duration = Duration::from_secs(1);
-
-/// Libraries whose messages at WARN and INFO can hold addresses or SDP. They speak only when the operator asks for
-/// DEBUG or names them.
-const TALKATIVE: [&str; 12] = [
-    "str0m",
-    "str0m_proto",
-    "is",
-    "dimpl",
-    "sctp_proto",
-    "quinn_udp",
-    "hyper",
-    "hyper_util",
-    "reqwest",
-    "rustls",
-    "rustls_platform_verifier",
-    "sqlx",
-];
 
 /// The server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -426,51 +409,4 @@ fn print_where(config: &Config, running: &Running) {
         text.push_str("  The shipped API key is in use: for this machine only.\n");
     }
     let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
-/// What to log, as `log.level` says.
-pub fn log_filter(level: &str) -> Result<EnvFilter, ConfigError> {
-    let wrong = || ConfigError::Key {
-        key: "log.level".to_owned(),
-        problem: "expected error, warn, info, debug, trace, or directives such as \"info,stube::control=debug\""
-            .to_owned(),
-    };
-    // A word without `=` must be a level: EnvFilter would take a misspelt one for a module and log nothing.
-    let is_level = |word: &str| matches!(word, "error" | "warn" | "info" | "debug" | "trace" | "off");
-    let words: Vec<&str> = level.split(',').map(str::trim).collect();
-    if words.iter().any(|word| !word.contains('=') && !is_level(&word.to_lowercase())) {
-        return Err(wrong());
-    }
-    let verbose = words.iter().any(|word| matches!(word.to_lowercase().as_str(), "debug" | "trace"));
-    let quiet = TALKATIVE.iter().filter(|library| !verbose && !level.contains(*library));
-    let directives = quiet.fold(level.to_owned(), |all, library| format!("{all},{library}=off"));
-    EnvFilter::try_new(directives).map_err(|_| wrong())
-}
-
-/// Starts logging to standard error; gives back how to log other things. Panics are logged by their place alone: their
-/// message may hold anything.
-pub fn start_logging(filter: EnvFilter, format: LogFormat) -> LogTo {
-    // Colours are for a terminal; in a file or the journal they are noise.
-    let colours = std::io::stderr().is_terminal();
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
-    // A filter that is gone belongs to a process that ends.
-    let log_to: LogTo = match format {
-        LogFormat::Text => {
-            let subscriber = subscriber.with_filter_reloading();
-            let handle = subscriber.reload_handle();
-            subscriber.init();
-            Box::new(move |filter| drop(handle.reload(filter)))
-        }
-        LogFormat::Json => {
-            let subscriber = subscriber.json().with_filter_reloading();
-            let handle = subscriber.reload_handle();
-            subscriber.init();
-            Box::new(move |filter| drop(handle.reload(filter)))
-        }
-    };
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, thread = std::thread::current().name(), "panicked");
-    }));
-    log_to
 }

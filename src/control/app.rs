@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use rand::Rng as _;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::Instrument as _;
-use tracing_subscriber::EnvFilter;
 
 use super::clock::Clock;
 use super::directory::{Directory, RoomEntry, SessionEntry};
@@ -22,6 +21,7 @@ use crate::ids::{Id, IdSource, ParticipantId, RoomId, SessionId};
 use crate::ledger::Ledger;
 use crate::ledger::quota::Exceeded;
 use crate::ledger::store::StoreError;
+use crate::log::LogTo;
 use crate::metrics::Metrics;
 use crate::shard::{Notices, ShardIndex, Shards};
 use crate::webhook::{Counts, Endpoints};
@@ -68,9 +68,6 @@ struct Retreat {
 
 /// Reads the configuration from where it came from.
 pub type Source = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
-
-/// Changes what is logged.
-pub type LogTo = Box<dyn Fn(EnvFilter) + Send + Sync>;
 
 /// What reading the configuration anew needs beyond the state itself.
 pub struct Controls {

@@ -17,6 +17,7 @@ use super::code::Code;
 use super::problem::Problem;
 use crate::config::{Config, ConfigError, Reloaded};
 use crate::ledger::store::AuditAction;
+use crate::log;
 use crate::webhook::Endpoints;
 
 /// The longest `deadline_s`: a day.
@@ -129,7 +130,7 @@ async fn apply(app: &App, file: Config) -> Result<ReloadView, ConfigError> {
     let _held = app.reloads.lock().await;
     let Reloaded { config, changed, needs_restart } = app.config().reloaded(file);
     // Whatever can be refused comes before the first change.
-    let filter = crate::run::log_filter(&config.log.level)?;
+    let filter = log::filter(&config.log.level)?;
     let endpoints = Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
     let urls = endpoints.by_tenant();
     let has = |section| changed.contains(&section);

@@ -190,8 +190,8 @@ async fn a_socket_of_systemd_is_served() {
 #[test]
 fn a_socket_that_does_not_fit_is_refused() {
     for (name, http, fdname, line) in [
-        ("elsewhere", "127.0.0.1:9", "http", "http.listen: 127.0.0.1:9 is not where stube.socket listens: "),
-        ("nameless", "", "unknown", "stube.socket: expected one socket, with FileDescriptorName=http"),
+        ("elsewhere", "127.0.0.1:9", "http", "http.listen: 127.0.0.1:9 is not where stube-http.socket listens: "),
+        ("nameless", "", "unknown", "stube-http.socket: expected one socket, with FileDescriptorName=http"),
     ] {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address").to_string();

@@ -10,7 +10,7 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "[htpp]\nlisten = \"127.0.0.1:7880\"",
-        "htpp: unknown field `htpp`, expected one of `keys`, `http`, `admin`, `media`, `shard`, `rooms`, `ledger`, `privacy`, `quota`, `webhook`, `log`",
+        "htpp: unknown field `htpp`, expected one of `keys`, `http`, `admin`, `media`, `shard`, `rooms`, `ledger`, `privacy`, `quota`, `webhook`, `shutdown`, `log`",
     ),
     ("listen = \"127.0.0.1:7880\"", "listen: expected a section, such as [http]"),
     ("[http]\nlisten = 7880", "http.listen: invalid type: integer `7880`, expected socket address"),

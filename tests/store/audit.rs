@@ -30,7 +30,7 @@ async fn an_untouched_log_is_whole(database: Database) {
     for action in AuditAction::ALL {
         store.audit(&AuditEntry { action, ..entry(6, "") }).await.unwrap();
     }
-    assert_eq!(store.verify_audit().await, Ok(AuditChain { entries: 13, first: 1, last: 13 }));
+    assert_eq!(store.verify_audit().await, Ok(AuditChain { entries: 12, first: 1, last: 12 }));
 }
 
 async fn every_change_shows(database: Database) {
