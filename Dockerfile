@@ -19,10 +19,12 @@ COPY --from=build --chown=65532:65532 /state /var/lib/stube
 COPY config.toml /etc/stube/config.toml
 COPY LICENSE-MIT LICENSE-APACHE /usr/share/doc/stube/
 # The shipped key is for loopback, which in a container nobody reaches. Without it the server may listen for all, and lets
-# nobody in until a configuration with a key is mounted, or STUBE__KEYS__NAME is set. These win over a mounted file.
+# nobody in until a configuration with a key is mounted, or STUBE__KEYS__NAME is set. Rooms and open records belong to a
+# node, and a container's host name is another one each time. These win over a mounted file.
 ENV STUBE_CONFIG=/etc/stube/config.toml \
     STATE_DIRECTORY=/var/lib/stube \
     STUBE__KEYS__devkey= \
+    STUBE__LEDGER__NODE=stube \
     STUBE__HTTP__LISTEN=0.0.0.0:7880
 USER 65532:65532
 WORKDIR /var/lib/stube

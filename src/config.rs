@@ -291,7 +291,8 @@ impl Config {
         found.map(|(key, secret)| (key.as_str(), secret)).ok_or_else(no_such_key)
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
+    /// What no single key can say: how keys go together.
+    pub fn check(&self) -> Result<(), ConfigError> {
         for (key, secret) in &self.keys {
             if key.is_empty() || key.contains(':') || key.chars().any(char::is_control) {
                 return Err(wrong("keys", "an API key is not empty and has no colon and no control characters"));

@@ -351,9 +351,10 @@ fn shard_families(shards: &[ShardSnapshot]) -> Vec<MetricFamily> {
 /// Sessions that were moved between shards.
 fn move_families(shards: &[ShardSnapshot]) -> Vec<MetricFamily> {
     let sum = |count: fn(&ShardSnapshot) -> u64| shards.iter().map(count).sum::<u64>();
-    type Count = fn(&ShardSnapshot) -> u64;
-    let relayed: [(Count, _); 2] =
-        [(|s| s.engine.datagrams_relayed - s.relay_overflows, "passed"), (|s| s.relay_overflows, "queue_full")];
+    let relayed: [(fn(&ShardSnapshot) -> u64, _); 2] = [
+        (|s| s.engine.datagrams_relayed.saturating_sub(s.relay_overflows), "passed"),
+        (|s| s.relay_overflows, "queue_full"),
+    ];
     vec![
         gauge(
             "stube_sessions_away",

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Interval, interval};
 
 use crate::activation;
 use crate::command::Command;
@@ -315,16 +316,16 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     print_where(&shown, &running);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
     notify(NotifyState::Ready);
-    let beat = sd_notify::watchdog_enabled().map(|period| period / 2);
+    let mut beat = sd_notify::watchdog_enabled().map(|period| interval(period / 2));
     loop {
         tokio::select! {
             asked = signals.next() => match asked {
-                Asked::Reload => reload(&running.app).await,
+                Asked::Reload => reload(Arc::clone(&running.app)),
                 Asked::Stop if !running.begin_drain() => break,
                 Asked::Stop => {}
             },
             () = running.drained() => break,
-            () = watchdog(beat) => if running.is_turning() { notify(NotifyState::Watchdog) },
+            () = watchdog(&mut beat) => if running.is_turning() { notify(NotifyState::Watchdog) },
         }
     }
     tracing::info!("stopping");
@@ -338,12 +339,17 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
 }
 
 /// Reads the configuration anew, as systemd wants to hear of it (sd_notify(3), `RELOADING=1`). What came of it is logged.
-async fn reload(app: &App) {
-    // Both in one message: else systemd takes the reload for failed.
-    let began = NotifyState::monotonic_usec_now();
-    let _ = began.and_then(|began| sd_notify::notify(&[NotifyState::Reloading, began]));
-    let _ = node::take_over(app).await;
-    notify(NotifyState::Ready);
+///
+/// In a task of its own, for a database that hangs may hold it up, and the watchdog and other signals must not wait.
+#[expect(clippy::disallowed_methods, reason = "ring 3; ends with the reload, which one at a time may do")]
+fn reload(app: Arc<App>) {
+    tokio::spawn(async move {
+        // Both in one message: else systemd takes the reload for failed.
+        let began = NotifyState::monotonic_usec_now();
+        let _ = began.and_then(|began| sd_notify::notify(&[NotifyState::Reloading, began]));
+        let _ = node::take_over(&app).await;
+        notify(NotifyState::Ready);
+    });
 }
 
 /// The signals that a server heeds.
@@ -383,10 +389,9 @@ impl Signals {
 }
 
 /// Ends when systemd wants to hear from us again; never if it does not.
-#[expect(clippy::disallowed_methods, reason = "systemd waits for the watchdog's beat")]
-async fn watchdog(beat: Option<Duration>) {
+async fn watchdog(beat: &mut Option<Interval>) {
     match beat {
-        Some(beat) => tokio::time::sleep(beat).await,
+        Some(beat) => drop(beat.tick().await),
         None => std::future::pending().await,
     }
 }

@@ -58,6 +58,15 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_key_does_not_come_to_a_public_listener_by_a_reload() {
+        let public = parse("[http]\nlisten = \"0.0.0.0:7880\"");
+        assert!(public.check().is_ok());
+        let reloaded = public.reloaded(parse(crate::config::SHIPPED));
+        assert_eq!(reloaded.needs_restart, ["http.listen"]);
+        assert!(reloaded.config.check().is_err_and(|error| error.to_string().contains("keys.devkey")));
+    }
+
+    #[test]
     fn what_may_change_does_and_the_rest_is_named() {
         let secret = "0123456789abcdef0123456789abcdef";
         let old = parse("");

@@ -20,6 +20,7 @@ use super::app::App;
 use super::auth::{self, Right};
 use super::code::Code;
 use super::problem::Problem;
+use crate::config::Secret;
 use crate::ids::{EventId, Tenant};
 use crate::ledger::store::{StoreError, StreamEvent};
 
@@ -44,6 +45,8 @@ struct Query {
 struct Reader {
     app: Arc<App>,
     tenant: Tenant,
+    /// The key's secret, when the stream began.
+    secret: Option<Secret>,
     position: u64,
     read: VecDeque<StreamEvent>,
     _slot: OwnedSemaphorePermit,
@@ -60,7 +63,8 @@ pub async fn stream(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -
         Problem::new(Code::TooManyStreams, detail)
     })?;
     let position = start(&app, &tenant, header.or(query.0.after)).await?;
-    let reader = Reader { app, tenant, position, read: VecDeque::new(), _slot: slot };
+    let secret = app.keys().current().get(tenant.key()).cloned();
+    let reader = Reader { app, tenant, secret, position, read: VecDeque::new(), _slot: slot };
     let events = Sse::new(read_on(reader)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     let mut response = events.into_response();
     // axum's own has no charset, and some readers then guess.
@@ -85,6 +89,9 @@ fn read_on(reader: Reader) -> impl Stream<Item = Result<Event, Infallible>> {
                 let written = Event::default().id(event.event.to_string()).data(event.body);
                 return Some((Ok(written.event(event.kind.unwrap_or_default())), reader));
             }
+            if !reader.may_read() {
+                return None;
+            }
             match reader.news().await {
                 Ok(news) if !news.is_empty() => reader.read.extend(news),
                 // A store that fails now may work at the next look; the reader loses nothing.
@@ -95,6 +102,11 @@ fn read_on(reader: Reader) -> impl Stream<Item = Result<Event, Infallible>> {
 }
 
 impl Reader {
+    /// Whether the key is still what it was: a reload may have taken or changed it.
+    fn may_read(&self) -> bool {
+        self.app.keys().current().get(self.tenant.key()) == self.secret.as_ref()
+    }
+
     async fn news(&self) -> Result<Vec<StreamEvent>, StoreError> {
         self.app.ledger.store().events_after(&self.tenant, Some(self.position), CHUNK).await
     }

@@ -138,10 +138,12 @@ async fn note_sweep(app: &App, at: UnixMs, swept: Swept) {
 /// Notes the use of keys in the audit log.
 async fn note_keys(app: &App, all: bool) {
     let at = app.clock.moment().wall;
-    for (tenant, UseCount { servers, clients }) in app.keys().due(at, all) {
+    for (tenant, count) in app.keys().due(at, all) {
+        let UseCount { servers, clients } = count;
         let detail = format!("{servers} requests of servers and {clients} of clients since the last entry");
         let entry = AuditEntry { at, actor: tenant.key().to_owned(), action: AuditAction::KeyUse, detail };
         if let Err(error) = app.ledger.store().audit(&entry).await {
+            app.keys().give_back(&tenant, count);
             tracing::error!(%error, "the use of an API key could not be noted in the audit log");
         }
     }

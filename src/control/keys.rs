@@ -90,6 +90,15 @@ impl Keys {
         .collect()
     }
 
+    /// Gives back what could not be noted, to be noted with what comes.
+    pub fn give_back(&self, tenant: &Tenant, count: UseCount) {
+        let mut inner = self.inner();
+        let used = inner.uses.entry(tenant.clone()).or_default();
+        used.noted = None;
+        used.count.servers += count.servers;
+        used.count.clients += count.clients;
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // Every change leaves it usable, so a panic elsewhere is no reason to stop.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -115,7 +124,11 @@ mod tests {
         assert_eq!(keys.due(hour(2), false), [(tenant.clone(), UseCount { servers: 1, clients: 2 })]);
         keys.note(&tenant, By::Client);
         // The server stops.
-        assert_eq!(keys.due(hour(2), true), [(tenant, UseCount { servers: 0, clients: 1 })]);
+        assert_eq!(keys.due(hour(2), true), [(tenant.clone(), UseCount { servers: 0, clients: 1 })]);
+        // The database does not take it.
+        keys.give_back(&tenant, UseCount { servers: 0, clients: 1 });
+        keys.note(&tenant, By::Server);
+        assert_eq!(keys.due(hour(2), false), [(tenant, UseCount { servers: 1, clients: 1 })]);
         assert!(keys.due(hour(3), true).is_empty());
     }
 }

@@ -7,11 +7,11 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderMap};
+use axum::http::header::{CONTENT_TYPE, HeaderMap, ORIGIN};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use super::app::App;
+use super::app::{App, uninterrupted};
 use super::body::{self, Fields};
 use super::code::Code;
 use super::problem::Problem;
@@ -101,17 +101,24 @@ pub struct ReloadView {
 /// `POST /v1/node/reload`
 pub async fn reload(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
     from_no_page(&headers)?;
-    match take_over(&app).await {
-        Ok(view) => Ok(Json(view).into_response()),
-        Err(error) => Err(Problem::new(Code::InvalidConfig, error.to_string())),
-    }
+    uninterrupted(async move {
+        match take_over(&app).await {
+            Ok(view) => Ok(Json(view).into_response()),
+            Err(error) => Err(Problem::new(Code::InvalidConfig, error.to_string())),
+        }
+    })
+    .await
 }
 
 /// Reads the configuration anew. An invalid one changes nothing.
 pub async fn take_over(app: &App) -> Result<ReloadView, ConfigError> {
-    let result = match (app.source)() {
-        Ok(file) => apply(app, file).await,
-        Err(error) => Err(error),
+    let result = {
+        // One at a time: two that cross would leave a mixture.
+        let _held = app.reloads.lock().await;
+        match (app.source)() {
+            Ok(file) => apply(app, file).await,
+            Err(error) => Err(error),
+        }
     };
     match &result {
         Ok(ReloadView { changed, needs_restart }) => {
@@ -126,10 +133,10 @@ pub async fn take_over(app: &App) -> Result<ReloadView, ConfigError> {
 }
 
 async fn apply(app: &App, file: Config) -> Result<ReloadView, ConfigError> {
-    // One at a time: two that cross would leave a mixture.
-    let _held = app.reloads.lock().await;
     let Reloaded { config, changed, needs_restart } = app.config().reloaded(file);
-    // Whatever can be refused comes before the first change.
+    // Whatever can be refused comes before the first change. What holds of the file need not hold of this mixture: it may
+    // have the shipped key and listen on loopback, where the server does not.
+    config.check()?;
     let filter = log::filter(&config.log.level)?;
     let endpoints = Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
     let urls = endpoints.by_tenant();
@@ -185,6 +192,10 @@ pub async fn drain(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) 
 /// Refuses what a web page in the operator's browser could send: a page of another origin may not send JSON without
 /// asking first, and here nobody answers that question.
 fn from_no_page(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.contains_key(ORIGIN) {
+        // Also one whose host's name leads here for a moment.
+        return Err(Problem::forbidden("web pages may not operate the server"));
+    }
     let is_json = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     match is_json {
         true => Ok(()),

@@ -182,6 +182,8 @@ async fn erase_all(
 
 /// Ends what runs of them. How many sessions there were.
 async fn remove_from_calls(app: &App, tenant: &Tenant, identity: &Identity) -> u64 {
+    // A move that is under way has come to its end, or the room it leads to would not know them yet.
+    let _held = app.room_changes.lock().await;
     let rooms = app.ledger.with(|accounts| accounts.rooms_of(tenant, identity));
     let mut removed = 0;
     for room in rooms {

@@ -152,6 +152,10 @@ impl Engine {
         let call = self.shared.ids.id();
         let relocation = self.rooms[index].as_mut().and_then(|room| room.give_away(seat, usage, now));
         self.drain_room(index, None, now);
+        if let Some(relocation) = relocation.as_ref().filter(|_| self.is_going(key)) {
+            self.forget_homeless(relocation, from, usage.transport, EndReason::SlowConsumer, now);
+            return Err(Refusal::ParticipantNotFound);
+        }
         // The target may have ended with the older session's leave.
         let (Some(relocation), Some(room)) = (relocation, self.rooms[target].as_mut()) else {
             return Err(Refusal::RoomNotFound);

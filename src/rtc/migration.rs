@@ -25,6 +25,9 @@ use crate::media::{self, PeerKey};
 
 /// How often a datagram is passed on at most: a session may go on to the next engine just before it.
 const PASSES_MAX: u8 = 3;
+/// The largest datagram that is passed on, in bytes. What clients send fits Ethernet's 1,500; larger ones would only
+/// fill the memory while a shard stands still.
+const RELAYED_BYTES_MAX: usize = 2048;
 
 /// What one engine tells another.
 pub enum Transfer {
@@ -156,7 +159,8 @@ impl Engine {
 
     /// A datagram of a session that is away.
     pub(super) fn relay(&mut self, session: SessionId, datagram: &Datagram<'_>, now: Instant) {
-        let to = match self.demux.away.admit(session, now) {
+        let admitted = self.demux.away.admit(session, now);
+        let to = match admitted.and_then(|to| if fits(datagram) { Ok(to) } else { Err(DropReason::Malformed) }) {
             Ok(to) => to,
             Err(reason) => return self.shared.stats.drops.count(reason),
         };
@@ -199,6 +203,10 @@ impl Engine {
         let relocation = self.rooms[index].as_mut().and_then(|room| room.give_away(seat, usage, now));
         let relocation = relocation.ok_or(Refusal::ParticipantNotFound)?;
         self.drain_room(index, None, now);
+        if self.is_going(key) {
+            self.forget_homeless(&relocation, from, usage.transport, EndReason::SlowConsumer, now);
+            return Err(Refusal::ParticipantNotFound);
+        }
         let Some(peer) = self.uproot(key, to.shard, now) else {
             self.forget_homeless(&relocation, from, None, EndReason::InternalError, now);
             return Err(Refusal::Internal);
@@ -223,16 +231,21 @@ impl Engine {
         self.sessions.remove(&session);
         self.guests.remove(&session);
         peer.ufrags.iter().for_each(|ufrag| self.demux.remove_ufrag(ufrag));
-        let mut left = Vec::new();
+        let (mut left, mut strange) = (Vec::new(), Vec::new());
         for address in peer.addresses.iter_mut().filter(|address| address.via.is_none()) {
             let own = self.demux.peer_at(address.transport, address.source) == Some(key);
             self.demux.unbind(address.transport, address.source, key);
-            // A TCP connection goes along; datagrams still come in here.
-            if address.transport == Transport::Udp {
-                address.via = Some(here);
-                left.extend(own.then_some(address.source));
+            match address.transport {
+                // Datagrams still come in here.
+                Transport::Udp => {
+                    address.via = Some(here);
+                    left.extend(own.then_some(address.source));
+                }
+                // A connection goes along, unless it has ended and another client's has its address.
+                Transport::Tcp => strange.extend((!own).then_some(address.source)),
             }
         }
+        peer.addresses.retain(|at| at.transport == Transport::Udp || !strange.contains(&at.source));
         self.demux.away.depart(session, to, &peer.ufrags, left, now);
         peer.relays.push(here);
         Some(Box::new(peer.pack()))
@@ -258,8 +271,8 @@ impl Engine {
         let (_, there) = self.room(room)?;
         match (there.admit(&identity), &migrant.refusal) {
             // Who comes back has a place, unless they have joined anew meanwhile.
+            (_, Some(_)) if there.seat_of(&identity).is_some() => return Err(Refusal::ParticipantNotFound),
             (Err(Refusal::RoomFull { .. }), Some(_)) => {}
-            (Ok(()), Some(_)) if there.seat_of(&identity).is_some() => return Err(Refusal::ParticipantNotFound),
             (admitted, _) => admitted?,
         }
         if let Ok(older) = self.peer_of(room, &identity) {
@@ -338,7 +351,7 @@ impl Engine {
     }
 
     /// A session ends between two rooms. What it has used was told when it left the first.
-    fn forget_homeless(
+    pub(super) fn forget_homeless(
         &mut self,
         relocation: &media::Relocation,
         room: RoomId,
@@ -352,6 +365,10 @@ impl Engine {
         let ended = Notice::SessionEnded { room, participant, session, reason, joined_at, usage, at: now };
         self.outputs.push_back(Output::Notice(ended));
     }
+}
+
+fn fits(datagram: &Datagram<'_>) -> bool {
+    datagram.contents.len() <= RELAYED_BYTES_MAX
 }
 
 /// A datagram of nobody, for tests of what lies between engines.

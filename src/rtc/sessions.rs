@@ -174,6 +174,12 @@ impl Engine {
         stage.flatten() == Some((true, true))
     }
 
+    /// Whether a peer has been sent away, or is gone. What is said to those who leave a room may be too much for one who
+    /// does not read, and that ends the session between two rooms.
+    pub(super) fn is_going(&self, key: PeerKey) -> bool {
+        self.peers.get(key.0 as usize).and_then(Option::as_ref).is_none_or(|peer| peer.is_leaving())
+    }
+
     /// Forgets a peer altogether.
     pub(super) fn remove_peer(&mut self, key: PeerKey) {
         self.schedule.set(Wake::Peer(key), None);

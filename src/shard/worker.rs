@@ -188,16 +188,21 @@ impl<E: MediaEngine> Worker<E> {
                 // Dropping the order refuses it.
                 continue;
             }
-            let request = self.expect_answer(order.answer);
+            // Who asked has given up, and taken it for undone.
+            if order.answer.is_closed() {
+                continue;
+            }
+            let request = self.expect_answer(Some(order.answer));
             self.engine.handle(Input::Command { request, command: order.command }, now);
         }
         false
     }
 
-    fn expect_answer(&mut self, answer: oneshot::Sender<Answer>) -> u64 {
+    /// A number of this shard's own for an order.
+    fn expect_answer(&mut self, answer: Option<oneshot::Sender<Answer>>) -> u64 {
         let request = self.next_request;
         self.next_request += 1;
-        self.requests.insert(request, answer);
+        self.requests.extend(answer.map(|answer| (request, answer)));
         request
     }
 
@@ -224,8 +229,9 @@ impl<E: MediaEngine> Worker<E> {
         for connection in connections {
             self.wiring.tcp.adopt(connection, now);
         }
-        if let Some(answer) = answer {
-            // Requests are numbered by each shard for itself.
+        if transfer.request().is_some() {
+            // Each shard numbers for itself: the sender's number may be another order's here, also where nobody waits for
+            // the answer any more.
             transfer.set_request(self.expect_answer(answer));
         }
         self.engine.handle(Input::Transfer(transfer), now);

@@ -28,6 +28,8 @@ async fn what_a_page_could_send_is_refused() {
     for path in ["/v1/node/reload", "/v1/node/drain"] {
         let plain = server.order(path).header("content-type", "text/plain").body("{}");
         refused(plain, 415, "unsupported_media_type", path).await;
+        let rebound = server.order(path).header("origin", "http://stube.example").json(&json!({}));
+        refused(rebound, 403, "forbidden", path).await;
     }
     assert_eq!(server.admin("/readyz").await.status(), 200);
 }
@@ -48,6 +50,20 @@ async fn a_reload_takes_over_what_it_can_and_names_the_rest() {
     server.write_config(str::to_owned);
     answered(server.order("/v1/node/reload").json(&json!({})), 200, "back").await;
     refused(as_other("GET"), 401, "invalid_credentials", "unknown again").await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_away_reads_no_more_events() {
+    let server = Server::start().await;
+    server.write_config(|base| with_key(base, ""));
+    answered(server.order("/v1/node/reload").json(&json!({})), 200, "with the key").await;
+    let stream = server.request("GET", "/v1/events").basic_auth("other", Some(SECRET)).send();
+    let mut stream = stream.await.expect("a stream");
+    assert_eq!(stream.status(), 200);
+    server.write_config(str::to_owned);
+    answered(server.order("/v1/node/reload").json(&json!({})), 200, "without").await;
+    let end = async { while stream.chunk().await.expect("what is sent").is_some() {} };
+    tokio::time::timeout(Duration::from_secs(5), end).await.expect("the stream has ended");
 }
 
 #[tokio::test]

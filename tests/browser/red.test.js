@@ -12,6 +12,8 @@ const LISTEN_PACKETS = 200;
 const PACKET_SAMPLES = 960;
 /** The part of the samples that may be made up although their packets came. */
 const CONCEALED_MAX = 0.02;
+/** The part of the packets that a busy machine may lose on its own loopback. */
+const LOST_MAX = 0.01;
 /** How long that may take: a machine kept busy by others makes less sound than it should. */
 const LISTEN_MAX_MS = 20_000;
 /** What came before from somebody else is played by then. */
@@ -70,7 +72,7 @@ async function listen(viewer, identity, name) {
   console.log(figures);
   const came = got.packets * PACKET_SAMPLES;
   const late = Math.max(0, got.played - came);
-  assert.equal(got.lost, 0, figures);
+  assert.ok(got.lost <= LOST_MAX * got.packets, figures);
   assert.ok(got.energy > 1e-4 && got.decoded > 0.9 * came, figures);
   assert.ok(got.concealed - late < CONCEALED_MAX * came, figures);
   return got;
