@@ -256,6 +256,7 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: prom
 }
 
 type Labels = Vec<(&'static str, String)>;
+type Count = fn(&ShardSnapshot) -> u64;
 
 /// One sample a value of a closed label set.
 fn by<T: Copy>(
@@ -293,7 +294,6 @@ fn shard_families(shards: &[ShardSnapshot]) -> Vec<MetricFamily> {
         let number = |(index, shard)| (vec![("shard", usize::to_string(&index))], value(shard));
         shards.iter().enumerate().map(number).collect::<Vec<_>>()
     };
-    type Count = fn(&ShardSnapshot) -> u64;
     let transports: [(Count, _); 2] = [(|s| s.engine.sessions_udp, "udp"), (|s| s.engine.sessions_tcp, "tcp")];
     let addresses: [(Count, _); 2] = [(|s| s.engine.addresses_ipv4, "ipv4"), (|s| s.engine.addresses_ipv6, "ipv6")];
     let datagrams: [(Count, _); 2] = [(|s| s.datagrams_in, "in"), (|s| s.datagrams_out, "out")];
@@ -351,7 +351,7 @@ fn shard_families(shards: &[ShardSnapshot]) -> Vec<MetricFamily> {
 /// Sessions that were moved between shards.
 fn move_families(shards: &[ShardSnapshot]) -> Vec<MetricFamily> {
     let sum = |count: fn(&ShardSnapshot) -> u64| shards.iter().map(count).sum::<u64>();
-    let relayed: [(fn(&ShardSnapshot) -> u64, _); 2] = [
+    let relayed: [(Count, _); 2] = [
         (|s| s.engine.datagrams_relayed.saturating_sub(s.relay_overflows), "passed"),
         (|s| s.relay_overflows, "queue_full"),
     ];
@@ -382,7 +382,6 @@ fn latency(shards: &[ShardSnapshot]) -> MetricFamily {
 fn quality_families(shards: &[ShardSnapshot]) -> Vec<MetricFamily> {
     let sum = |count: fn(&ShardSnapshot) -> u64| shards.iter().map(count).sum::<u64>();
     let total = |count| vec![(vec![], sum(count) as f64)];
-    type Count = fn(&ShardSnapshot) -> u64;
     let switches: [(Count, _); 2] =
         [(|s| s.engine.quality.switches.up, "up"), (|s| s.engine.quality.switches.down, "down")];
     let (mut quality, mut samples) = (Quality::default(), Samples::default());
