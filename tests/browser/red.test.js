@@ -12,8 +12,6 @@ const LISTEN_PACKETS = 200;
 const PACKET_SAMPLES = 960;
 /** The part of the samples that may be made up although their packets came. */
 const CONCEALED_MAX = 0.02;
-/** The part of the packets that a busy machine may lose on its own loopback. */
-const LOST_MAX = 0.01;
 /** How long that may take: a machine kept busy by others makes less sound than it should. */
 const LISTEN_MAX_MS = 20_000;
 /** What came before from somebody else is played by then. */
@@ -46,8 +44,9 @@ describe('red', () => {
 });
 
 /**
- * What arrives of somebody's microphone in a while. It sounds as it should: every packet is there, and is decoded. What
- * a machine that stood still did not send in time is made up by every player, and says nothing of RED.
+ * What arrives of somebody's microphone in a while. It sounds as it should: what comes is decoded, and nothing has to be
+ * made up. What a machine that stood still did not send in time is made up by every player, and says nothing of RED.
+ * Nor do packets that count as lost: of a sender of RED some do now and then, and no sound is missing.
  */
 async function listen(viewer, identity, name) {
   const { mid } = await viewer.hears(identity, 'microphone');
@@ -72,7 +71,6 @@ async function listen(viewer, identity, name) {
   console.log(figures);
   const came = got.packets * PACKET_SAMPLES;
   const late = Math.max(0, got.played - came);
-  assert.ok(got.lost <= LOST_MAX * got.packets, figures);
   assert.ok(got.energy > 1e-4 && got.decoded > 0.9 * came, figures);
   assert.ok(got.concealed - late < CONCEALED_MAX * came, figures);
   return got;
