@@ -62,10 +62,10 @@ class Crash:
             killed = await self.server.kill(warning_s)
             stood_still_s = self.standstill.take()
             stays = self.witness.forget()
-            # Those in it are still there and knock: they are strangers now.
-            kills = await self.recover(number)
+            # Their rooms will be there again, and who joins anew then is none of this round's.
             for load in loads:
                 await load.kill()
+            kills = await self.recover(number)
         except BaseException:
             for load in loads:
                 await load.kill()
