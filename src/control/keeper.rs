@@ -10,7 +10,7 @@ use super::app::{self, App};
 use super::keys::UseCount;
 use crate::command::Command;
 use crate::ledger::record::{DAY_MS, Day, UnixMs};
-use crate::ledger::store::{AuditAction, AuditEntry, Retention, StoreError, Swept};
+use crate::ledger::store::{AuditAction, Retention, StoreError, Swept};
 use crate::shard::ShardIndex;
 use crate::webhook::backoff;
 
@@ -26,6 +26,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 /// How long the last write of a server that stops may take, and how long it waits between two attempts.
 const LAST_WRITE: Duration = Duration::from_secs(2);
 const LAST_RETRY: Duration = Duration::from_millis(200);
+
+/// Who did what the server does by itself, in the audit log.
+const SERVER: &str = "stube";
 
 /// How long audit entries are kept: twelve months.
 const AUDIT_RETENTION_D: u64 = 365;
@@ -109,7 +112,7 @@ pub async fn checkpoint(app: &App) {
 async fn sweep(app: &App) {
     let now = app.clock.moment().wall;
     match app.ledger.store().sweep(&retention(app, now)).await {
-        Ok(swept) => note_sweep(app, now, swept).await,
+        Ok(swept) => note_sweep(app, swept).await,
         Err(error) => tracing::error!(%error, "old records could not be deleted; the next sweep tries again"),
     }
     match app.ledger.store().expire(before(now, backoff::AGE_MAX)).await {
@@ -119,7 +122,7 @@ async fn sweep(app: &App) {
     }
 }
 
-async fn note_sweep(app: &App, at: UnixMs, swept: Swept) {
+async fn note_sweep(app: &App, swept: Swept) {
     let Swept { sessions, calls, addresses, days, events, audit_entries } = swept;
     app.metrics.count_sweep([sessions, calls, addresses, days, events, audit_entries]);
     if swept == Swept::default() {
@@ -129,8 +132,7 @@ async fn note_sweep(app: &App, at: UnixMs, swept: Swept) {
         "{sessions} records, {calls} calls, {addresses} addresses, {days} sums, {events} events, {audit_entries} \
          audit entries"
     );
-    let entry = AuditEntry { at, actor: "stube".to_owned(), action: AuditAction::Sweep, detail };
-    if let Err(error) = app.ledger.store().audit(&entry).await {
+    if let Err(error) = app.audit(SERVER, AuditAction::Sweep, detail).await {
         tracing::error!(%error, "a sweep could not be noted in the audit log");
     }
 }
@@ -141,8 +143,7 @@ async fn note_keys(app: &App, all: bool) {
     for (tenant, count) in app.keys().due(at, all) {
         let UseCount { servers, clients } = count;
         let detail = format!("{servers} requests of servers and {clients} of clients since the last entry");
-        let entry = AuditEntry { at, actor: tenant.key().to_owned(), action: AuditAction::KeyUse, detail };
-        if let Err(error) = app.ledger.store().audit(&entry).await {
+        if let Err(error) = app.audit(tenant.key(), AuditAction::KeyUse, detail).await {
             app.keys().give_back(&tenant, count);
             tracing::error!(%error, "the use of an API key could not be noted in the audit log");
         }
@@ -168,7 +169,5 @@ fn retention(app: &App, now: UnixMs) -> Retention {
 
 /// Writes an audit entry about the server itself.
 pub async fn note(app: &App, action: AuditAction) -> Result<(), StoreError> {
-    let at = app.clock.moment().wall;
-    let detail = env!("CARGO_PKG_VERSION").to_owned();
-    app.ledger.store().audit(&AuditEntry { at, actor: "stube".to_owned(), action, detail }).await
+    app.audit(SERVER, action, env!("CARGO_PKG_VERSION").to_owned()).await
 }

@@ -23,7 +23,7 @@ use super::problem::Problem;
 use super::usage::RecordView;
 use crate::command::{Command, EndReason, Refusal};
 use crate::ids::{Identity, Tenant};
-use crate::ledger::store::{AuditAction, AuditEntry};
+use crate::ledger::store::AuditAction;
 
 /// The most identities of one batch.
 const BATCH_MAX: usize = 1000;
@@ -152,7 +152,7 @@ async fn export_all(
     let export = app.ledger.store().export(tenant, identities).await?;
     let (records, events) = (export.records.len(), export.events.len());
     let detail = format!("{} identities, {records} records, {events} events, request {request}", identities.len());
-    audit(app, tenant, AuditAction::Export, detail).await?;
+    app.audit(tenant.key(), AuditAction::Export, detail).await?;
     let records = export.records.iter().map(RecordView::of).collect();
     let events = export.events.iter().filter_map(|body| serde_json::from_str(body).ok()).collect();
     Ok(Json(ExportView { fields: FIELDS.into(), records, events }).into_response())
@@ -176,7 +176,7 @@ async fn erase_all(
         "{} identities, {records} records, {events} events, {sessions} sessions, request {request}",
         identities.len()
     );
-    audit(app, tenant, AuditAction::Erase, detail).await?;
+    app.audit(tenant.key(), AuditAction::Erase, detail).await?;
     Ok(Json(ErasedView { records, events, sessions }).into_response())
 }
 
@@ -198,10 +198,4 @@ async fn remove_from_calls(app: &App, tenant: &Tenant, identity: &Identity) -> u
         }
     }
     removed
-}
-
-async fn audit(app: &App, tenant: &Tenant, action: AuditAction, detail: String) -> Result<(), Problem> {
-    let at = app.clock.moment().wall;
-    let entry = AuditEntry { at, actor: tenant.key().to_owned(), action, detail };
-    Ok(app.ledger.store().audit(&entry).await?)
 }

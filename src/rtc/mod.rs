@@ -30,6 +30,7 @@ mod crypto;
 mod demux;
 mod egress;
 mod engine;
+mod exchange;
 mod flow;
 mod formats;
 mod frames;

@@ -4,70 +4,23 @@
 use std::time::Instant;
 
 use super::{Congestion, controller};
+use crate::rtc::exchange::exchange;
 
 impl<C> Congestion<C> {
-    fn with<D>(self, new: D) -> Congestion<D> {
-        let Self {
-            config,
-            origin,
-            seen,
-            now_us,
-            register,
-            controller: _,
-            arrivals,
-            prober,
-            demand,
-            estimate,
-            remb,
-            round_trip,
-            loss,
-            strain,
-            proof,
-            fell_at_us,
-            strained_at_us,
-            settled_at_us,
-            held_until_us,
-            untold,
-            alive_at_us,
-            is_heard,
-            ran_at_us,
-            weighed_at_us,
-            carried,
-        } = self;
-        Congestion {
-            config,
-            origin,
-            seen,
-            now_us,
-            register,
-            controller: new,
-            arrivals,
-            prober,
-            demand,
-            estimate,
-            remb,
-            round_trip,
-            loss,
-            strain,
-            proof,
-            fell_at_us,
-            strained_at_us,
-            settled_at_us,
-            held_until_us,
-            untold,
-            alive_at_us,
-            is_heard,
-            ran_at_us,
-            weighed_at_us,
-            carried,
-        }
+    fn map<D>(self, change: impl FnOnce(C) -> D) -> Congestion<D> {
+        exchange!(self => Congestion {
+            controller: change(controller),
+            config, origin, seen, now_us, register, arrivals, prober, demand, estimate, remb,
+            round_trip, loss, strain, proof, fell_at_us, strained_at_us, settled_at_us,
+            held_until_us, untold, alive_at_us, is_heard, ran_at_us, weighed_at_us, carried,
+        })
     }
 }
 
 impl Congestion {
     /// Without the controller.
     pub fn pack(self) -> Congestion<()> {
-        self.with(())
+        self.map(drop)
     }
 }
 
@@ -75,7 +28,7 @@ impl Congestion<()> {
     /// With a controller that has been told the estimate.
     pub fn unpack(self, now: Instant) -> Congestion {
         let new = controller(&self.config, self.now_us);
-        let mut congestion = self.with(new);
+        let mut congestion = self.map(|()| new);
         congestion.advance(now);
         congestion.begin_anew(congestion.estimate);
         congestion

@@ -4,47 +4,16 @@ use std::time::Instant;
 
 use super::Egress;
 use crate::rtc::Stats;
+use crate::rtc::exchange::exchange;
 use crate::rtc::flow::{Flow, PackedFlow};
 
 impl<F> Egress<F> {
     fn map<G>(self, change: impl FnOnce(F) -> G) -> Egress<G> {
-        let Self {
-            flow,
-            sealer,
-            streams,
-            audio,
-            video,
-            held,
-            starved,
-            round_trip,
-            cname,
-            clock,
-            budget,
-            last_video,
-            report_due,
-            rtcp,
-            nacks,
-            sample_due,
-        } = self;
-        let flow = change(flow);
-        Egress {
-            flow,
-            sealer,
-            streams,
-            audio,
-            video,
-            held,
-            starved,
-            round_trip,
-            cname,
-            clock,
-            budget,
-            last_video,
-            report_due,
-            rtcp,
-            nacks,
-            sample_due,
-        }
+        exchange!(self => Egress {
+            flow: change(flow),
+            sealer, streams, audio, video, held, starved, round_trip, cname, clock, budget,
+            last_video, report_due, rtcp, nacks, sample_due,
+        })
     }
 }
 

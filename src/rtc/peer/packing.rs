@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{Peer, Shared};
 use crate::rtc::egress::Egress;
+use crate::rtc::exchange::exchange;
 use crate::rtc::flow::PackedFlow;
 use crate::rtc::formats::Outgoing;
 
@@ -12,74 +13,13 @@ pub type PackedPeer = Peer<Egress<PackedFlow>>;
 
 impl<E> Peer<E> {
     fn map<F>(self, change: impl FnOnce(E) -> F) -> Peer<F> {
-        let Self {
-            egress,
-            rtc,
-            room,
-            seat,
-            session,
-            home,
-            relays,
-            phase,
-            opened_at,
-            connected_at,
-            ice,
-            ufrags,
-            addresses,
-            sends_to,
-            path,
-            offer,
-            slots,
-            ingress,
-            cname,
-            incoming,
-            outgoing,
-            channel,
-            outbox,
-            events,
-            media_policer,
-            session_policer,
-            heard_at,
-            presence,
-            silence_due,
-            due,
-            dirty,
-            wants_tick,
-        } = self;
-        Peer {
+        exchange!(self => Peer {
             egress: change(egress),
-            rtc,
-            room,
-            seat,
-            session,
-            home,
-            relays,
-            phase,
-            opened_at,
-            connected_at,
-            ice,
-            ufrags,
-            addresses,
-            sends_to,
-            path,
-            offer,
-            slots,
-            ingress,
-            cname,
-            incoming,
-            outgoing,
-            channel,
-            outbox,
-            events,
-            media_policer,
-            session_policer,
-            heard_at,
-            presence,
-            silence_due,
-            due,
-            dirty,
-            wants_tick,
-        }
+            rtc, room, seat, session, home, relays, phase, opened_at, connected_at, ice, ufrags,
+            addresses, sends_to, path, offer, slots, ingress, cname, incoming, outgoing, channel,
+            outbox, events, media_policer, session_policer, heard_at, presence, silence_due, due,
+            dirty, wants_tick,
+        })
     }
 }
 
