@@ -423,14 +423,19 @@ impl Room {
 
     /// Tells one participant, if their channel is open.
     pub(super) fn tell(&mut self, seat: Seat, signal: Signal) {
-        if let Some(participant) = self.participant(seat).filter(|participant| participant.channel_open) {
+        let listener = self.participant(seat).filter(|participant| participant.channel_open && self.closing.is_none());
+        if let Some(participant) = listener {
             let peer = participant.peer;
             self.outputs.push_back(Output::Tell { peer, signal: Arc::new(signal) });
         }
     }
 
-    /// Tells everyone but one.
+    /// Tells everyone but one. Nobody while the room closes: in a room of twenty each one's `leave` would queue behind
+    /// up to nineteen who have left before, and a server that stops is gone by then.
     pub(super) fn tell_all(&mut self, signal: Signal, but: Option<Seat>) {
+        if self.closing.is_some() {
+            return;
+        }
         let signal = Arc::new(signal);
         let listeners = self.seats.iter().enumerate().filter_map(|(index, participant)| {
             participant.as_ref().filter(|p| p.channel_open && but != Some(Seat(index as u16)))

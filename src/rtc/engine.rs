@@ -210,7 +210,7 @@ impl Engine {
         self.burst.is_unfinished()
     }
 
-    /// Whether nothing is known of any client, here or gone to another engine; tests ask after everyone has left.
+    /// Whether nothing is known of any client, here or gone to another engine: nobody is left to say goodbye to.
     pub fn is_vacant(&self) -> bool {
         self.demux.is_empty()
             && self.sessions.is_empty()

@@ -199,6 +199,10 @@ trait MediaEngine {
     }
     /// Takes a sent buffer back.
     fn recycle(&mut self, _buffer: Vec<u8>) {}
+    /// Whether nobody is left who has yet to hear a goodbye.
+    fn is_vacant(&self) -> bool {
+        true
+    }
 }
 
 impl MediaEngine for Engine {
@@ -224,6 +228,10 @@ impl MediaEngine for Engine {
 
     fn stats(&self) -> Stats {
         Engine::stats(self)
+    }
+
+    fn is_vacant(&self) -> bool {
+        Engine::is_vacant(self)
     }
 
     fn expects_more(&self) -> bool {

@@ -43,8 +43,9 @@ const SPIN_GUARD: Duration = Duration::from_millis(1);
 /// A frame's packets come back to back: its first wakes the loop before the last is there. So long after one of them the
 /// next is waited for, spinning; handing on a frame in two halves costs each subscriber another send, 3 µs and more.
 const FRAME_PATIENCE: Duration = Duration::from_micros(10);
-/// How long a stopping shard waits for slow peers to take what is queued.
-const LINGER: Duration = Duration::from_millis(250);
+/// How long a stopping shard waits for its clients to take what is queued and acknowledge their `leave`; an engine gives
+/// each 800 ms.
+const LINGER: Duration = Duration::from_millis(900);
 
 /// What connects a worker to the rest of the process.
 pub(crate) struct Wiring {
@@ -385,7 +386,8 @@ impl<E: MediaEngine> Worker<E> {
 
     fn is_finished(&self) -> bool {
         let Some(since) = self.stopping_since else { return false };
-        let flushed = !self.more && self.wiring.udp.is_flushed() && self.wiring.tcp.is_flushed();
+        let flushed =
+            !self.more && self.engine.is_vacant() && self.wiring.udp.is_flushed() && self.wiring.tcp.is_flushed();
         flushed || self.turned.1.saturating_duration_since(since) > LINGER
     }
 }

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use str0m::change::SdpAnswer;
+use str0m::channel::ChannelConfig;
 use str0m::media::{Direction, MediaKind, Mid};
 use str0m::net::{Protocol, Receive, TcpType};
 use str0m::rtp::RtpWrite;
@@ -22,6 +23,9 @@ const FRAME: Duration = Duration::from_millis(20);
 /// How long a look at the socket takes at most.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// What the server has said to one caller, oldest first.
+pub type Messages = Vec<serde_json::Value>;
+
 /// What one caller has got: packets by who sent them, and whether they are of a picture.
 pub type Heard = BTreeMap<(u8, bool), u64>;
 
@@ -32,6 +36,7 @@ pub struct Caller {
     /// Its mark in what it sends.
     pub number: u8,
     heard: Arc<Mutex<Heard>>,
+    told: Arc<Mutex<Messages>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -110,6 +115,8 @@ impl Caller {
                 api.add_media(kind, Direction::RecvOnly, None, None, None);
             }
         }
+        let (label, protocol) = ("stube".to_owned(), "stube.v1".to_owned());
+        api.add_channel_with_config(ChannelConfig { label, protocol, ..ChannelConfig::default() });
         let (offer, pending) = api.apply().expect("an offer");
         let token = join_token(room, identity);
         let request = server.offer("/v1/sessions", &token, &offer.to_sdp_string());
@@ -128,15 +135,21 @@ impl Caller {
         let answer: String = answer.lines().filter(wanted).map(|line| format!("{line}\r\n")).collect();
         let answer = SdpAnswer::from_sdp_string(&answer).expect("an answer in SDP");
         rtc.sdp_api().accept_answer(pending, answer).expect("an answer to the offer");
-        let (heard, stop) = (Arc::new(Mutex::default()), Arc::new(AtomicBool::new(false)));
-        let (counted, stopped) = (Arc::clone(&heard), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || talk(rtc, wire, &sent, number, &counted, &stopped));
-        Self { identity: identity.to_owned(), session, number, heard, stop, thread: Some(thread) }
+        let (heard, told) = (Arc::<Mutex<Heard>>::default(), Arc::<Mutex<Messages>>::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let (notes, stopped) = ((Arc::clone(&heard), Arc::clone(&told)), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || talk(rtc, wire, &sent, number, (&notes.0, &notes.1), &stopped));
+        Self { identity: identity.to_owned(), session, number, heard, told, stop, thread: Some(thread) }
     }
 
     /// What it has got so far.
     pub fn heard(&self) -> Heard {
         self.heard.lock().expect("no caller panics").clone()
+    }
+
+    /// What the server has said to it so far.
+    pub fn told(&self) -> Messages {
+        self.told.lock().expect("no caller panics").clone()
     }
 
     /// Waits until it gets sound and pictures of another, both from now on.
@@ -186,7 +199,15 @@ fn open(answer: &str, over_tcp: bool) -> Wire {
 }
 
 /// Sends and receives until told to stop.
-fn talk(mut rtc: Rtc, mut wire: Wire, sent: &[(Mid, MediaKind)], number: u8, heard: &Mutex<Heard>, stop: &AtomicBool) {
+fn talk(
+    mut rtc: Rtc,
+    mut wire: Wire,
+    sent: &[(Mid, MediaKind)],
+    number: u8,
+    notes: (&Mutex<Heard>, &Mutex<Messages>),
+    stop: &AtomicBool,
+) {
+    let (heard, told) = notes;
     let (local, proto) = (wire.local(), wire.protocol());
     let (began, mut frames, mut connected) = (Instant::now(), 0, false);
     while !stop.load(Ordering::Relaxed) && rtc.is_alive() {
@@ -208,6 +229,10 @@ fn talk(mut rtc: Rtc, mut wire: Wire, sent: &[(Mid, MediaKind)], number: u8, hea
                     if let Some(mark) = packet.payload.get(at) {
                         *heard.lock().expect("no caller panics").entry((*mark, video)).or_default() += 1;
                     }
+                }
+                Ok(Output::Event(Event::ChannelData(data))) => {
+                    let message = serde_json::from_slice(&data.data).expect("JSON");
+                    told.lock().expect("no caller panics").push(message);
                 }
                 Ok(Output::Event(_)) => {}
                 Ok(Output::Timeout(_)) => break,

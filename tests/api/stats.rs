@@ -1,7 +1,10 @@
 //! How well it goes in a room, through the API.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
+use crate::caller::Caller;
 use crate::client::{OTHER_KEY, OTHER_SECRET, PLAY_OFFER, SECRET, Server, answered, join_token, refused, sign};
 
 const STATS: &str = "/v1/rooms/hall/stats";
@@ -77,6 +80,47 @@ async fn sessions_tell_what_they_publish_and_receive() {
     for personal in ["Countess", "secret", "purple-felt", "127.0.0.1", ":null"] {
         assert!(!text.contains(personal), "{personal} in {text}");
     }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_flows_is_told_with_its_rates() {
+    let server = Server::start().await;
+    server.room("hall").await;
+    let ada = Caller::join(&server, "hall", "ada", 1, false).await;
+    let bob = Caller::join(&server, "hall", "bob", 2, false).await;
+    ada.hears(&bob, "before").await;
+    bob.hears(&ada, "before").await;
+    // Rates are of whole seconds, and the round trip waits for the first receiver report.
+    let deadline = Instant::now() + Duration::from_secs(15);
+    let of_ada = loop {
+        let stats = answered(server.call("GET", STATS), 200, STATS).await;
+        let of_ada =
+            stats["participants"].as_array().into_iter().flatten().find(|one| one["identity"] == "ada").cloned();
+        let of_ada = of_ada.expect("she is there");
+        let video = &published(&of_ada, "video")["encodings"][0];
+        if video["bitrate_bps"].as_u64().is_some_and(|rate| rate > 0) && of_ada["round_trip_ms"].is_number() {
+            break of_ada;
+        }
+        assert!(Instant::now() < deadline, "{stats}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!((&of_ada["state"], &of_ada["transport"]), (&json!("active"), &json!("udp")));
+    // Fifty pictures of 200 bytes a second, and what RTP adds; the machine may be slow.
+    let video = &published(&of_ada, "video")["encodings"][0];
+    let rate = video["bitrate_bps"].as_u64().unwrap_or_default();
+    assert!((20_000..=110_000).contains(&rate), "{video}");
+    // What it sends while the machine is busy may come in leaps, which count as lost.
+    assert!(video["active"] == true && video["lost"].is_u64(), "{video}");
+    assert!(video["frames"].as_u64() > Some(0) && video["packets"].as_u64() > Some(0), "{video}");
+    let slots = of_ada["received"].as_array().expect("slots");
+    for kind in ["audio", "video"] {
+        let live = slots.iter().find(|slot| slot["kind"] == kind && slot["state"] == "live").expect("one of bob");
+        assert!(live["packets"].as_u64() > Some(0) && live["bytes"].as_u64() > Some(0), "{live}");
+        assert!(live["track"].as_str().is_some_and(|sid| sid.starts_with("TR_")), "{live}");
+    }
+    ada.leave(&server).await;
+    bob.leave(&server).await;
     server.stop().await;
 }
 

@@ -392,3 +392,26 @@ fn a_slot_shows_who_is_muted_as_paused() {
     }
     assert_eq!(states, [SlotState::Empty, SlotState::Live, SlotState::Paused, SlotState::Live]);
 }
+
+#[test]
+fn a_room_that_closes_tells_nobody_who_else_leaves() {
+    let mut world = World::new(1);
+    let now = world.now;
+    room_of(&mut world, 3);
+    while world.room.poll_output().is_some() {}
+    world.room.handle(Input::Close(EndReason::ServerShutdown), now);
+    let mut closed = 0;
+    while let Some(output) = world.room.poll_output() {
+        match output {
+            Output::Close { peer, reason } => {
+                // As the engine does.
+                let usage = SessionUsage::default();
+                world.room.handle(Input::Leave { seat: Seat(peer.0 as u16), reason, usage }, now);
+                closed += 1;
+            }
+            Output::Tell { .. } => panic!("somebody was told what their own `leave` has to wait for"),
+            _ => {}
+        }
+    }
+    assert_eq!(closed, 3);
+}
