@@ -13,13 +13,17 @@ use subtle::ConstantTimeEq;
 
 mod accounts;
 mod environment;
+mod ice;
 mod live;
+mod logging;
 mod network;
 mod quota;
 mod webhook;
 
 pub use accounts::{DatabaseUrl, IpMode, LedgerConfig, PrivacyConfig};
+pub use ice::{IceServerConfig, IceUrl};
 pub use live::Reloaded;
+pub use logging::{LogConfig, LogFormat, TracesConfig};
 pub use network::IpNetwork;
 pub use quota::{LimitTable, Limits, LimitsPatch, Quota};
 pub use webhook::WebhookConfig;
@@ -49,6 +53,7 @@ pub struct Config {
     pub http: HttpConfig,
     pub admin: AdminConfig,
     pub media: MediaConfig,
+    pub ice_server: Vec<IceServerConfig>,
     pub shard: ShardConfig,
     pub rooms: RoomsConfig,
     pub ledger: LedgerConfig,
@@ -57,6 +62,7 @@ pub struct Config {
     pub webhook: Vec<WebhookConfig>,
     pub shutdown: ShutdownConfig,
     pub log: LogConfig,
+    pub traces: TracesConfig,
 }
 
 /// Where clients and map services reach the server.
@@ -121,22 +127,6 @@ pub struct ShutdownConfig {
     pub drain: Duration,
 }
 
-/// What is written to standard error.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LogConfig {
-    pub level: String,
-    pub format: LogFormat,
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
@@ -175,12 +165,6 @@ impl Default for RoomsConfig {
             departure_timeout: Duration::from_secs(20),
             allow_remote_unmute: false,
         }
-    }
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
     }
 }
 
@@ -345,6 +329,9 @@ impl Config {
         if let Some(name) = self.quota.keys().find(|name| !self.keys.contains_key(*name)) {
             return Err(wrong(format!("quota.{name}"), "there is no such API key"));
         }
+        for (index, server) in self.ice_server.iter().enumerate() {
+            server.check(index)?;
+        }
         self.ledger.check()?;
         self.privacy.check()
     }
@@ -448,6 +435,7 @@ mod tests {
             ("STUBE__ROOMS__AUTO_CREATE", "true"),
             ("STUBE__SHARD__COUNT", "3"),
             ("STUBE__LOG__FORMAT", "json"),
+            ("STUBE__TRACES__RATIO", "0.25"),
             ("STUBE__KEYS__mapService", "secret-of-the-map-service-32-bytes"),
             ("STUBE_OTHER", "ignored"),
         ];
@@ -458,12 +446,14 @@ mod tests {
         assert_eq!(config.media.tcp_listen, None);
         assert!(config.rooms.auto_create && config.shard.count == 3 && config.log.format == LogFormat::Json);
         assert!(config.keys.contains_key("mapService"));
+        assert_eq!(config.traces.ratio, 0.25);
         for (variable, value, beginning) in [
             ("STUBE__HTTP__LISEN", "x", "STUBE__HTTP__LISEN: no such key"),
             ("STUBE__NOPE__LISTEN", "x", "STUBE__NOPE__LISTEN: no such key"),
             ("STUBE__HTTP", "x", "STUBE__HTTP: no such key"),
             ("STUBE__SHARD__COUNT", "many", "STUBE__SHARD__COUNT: expected a whole number"),
             ("STUBE__ROOMS__AUTO_CREATE", "1", "STUBE__ROOMS__AUTO_CREATE: expected true or false"),
+            ("STUBE__TRACES__RATIO", "all", "STUBE__TRACES__RATIO: expected a number"),
             ("STUBE__HTTP__LISTEN", "7880", "http.listen: invalid socket address"),
         ] {
             let error = parse(SHIPPED, &[(variable, value)]).err().unwrap_or_default();

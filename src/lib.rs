@@ -19,6 +19,7 @@
 pub mod ids;
 pub mod units;
 pub mod config;
+pub mod traces;
 pub mod log;
 pub mod command;
 pub mod media;

@@ -2,9 +2,12 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt, reload};
 
 use crate::config::{ConfigError, LogFormat};
+use crate::traces::{self, Traces};
 
 /// Libraries whose messages at WARN and INFO can hold addresses or SDP. They speak only when the operator asks for
 /// DEBUG or names them.
@@ -42,33 +45,26 @@ pub fn filter(level: &str) -> Result<EnvFilter, ConfigError> {
     let verbose = words.iter().any(|word| matches!(word.to_lowercase().as_str(), "debug" | "trace"));
     let quiet = TALKATIVE.iter().filter(|library| !verbose && !level.contains(*library));
     let directives = quiet.fold(level.to_owned(), |all, library| format!("{all},{library}=off"));
+    // Spans that are sent elsewhere.
+    let directives = format!("{directives},{}=off", traces::TARGET);
     EnvFilter::try_new(directives).map_err(|_| wrong())
 }
 
-/// Starts logging to standard error; gives back how to log other things. Panics are logged by their place alone: their
-/// message may hold anything.
-pub fn start(filter: EnvFilter, format: LogFormat) -> LogTo {
+/// Starts logging to standard error, and sending `traces`; gives back how to log other things. Panics are logged by their
+/// place alone: their message may hold anything.
+pub fn start(filter: EnvFilter, format: LogFormat, traces: Option<&Traces>) -> LogTo {
+    let (filter, handle) = reload::Layer::new(filter);
     // Colours are for a terminal; in a file or the journal they are noise.
-    let colours = std::io::stderr().is_terminal();
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
-    // A filter that is gone belongs to a process that ends.
-    let log_to: LogTo = match format {
-        LogFormat::Text => {
-            let subscriber = subscriber.with_filter_reloading();
-            let handle = subscriber.reload_handle();
-            subscriber.init();
-            Box::new(move |filter| drop(handle.reload(filter)))
-        }
-        LogFormat::Json => {
-            let subscriber = subscriber.json().with_filter_reloading();
-            let handle = subscriber.reload_handle();
-            subscriber.init();
-            Box::new(move |filter| drop(handle.reload(filter)))
-        }
+    let lines = fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
     };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).with(traces.map(Traces::layer)).init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, thread = std::thread::current().name(), "panicked");
     }));
-    log_to
+    // A filter that is gone belongs to a process that ends.
+    Box::new(move |filter| drop(handle.reload(filter)))
 }

@@ -22,6 +22,7 @@ use stube::load;
 use stube::log;
 use stube::run::{self, Process, StartError};
 use stube::statement;
+use stube::traces;
 use stube::webhook::Endpoints;
 
 /// `EX_CONFIG` of sysexits.h.
@@ -123,26 +124,31 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let filter = log::filter(&config.log.level)?;
     match command {
         Subcommands::Serve(ServeArgs { reload_from }) => {
-            let log_to = log::start(filter, config.log.format);
             let path = cli.config.clone();
             let source = Box::new(move || {
                 let later = reload_from.as_ref().filter(|later| later.exists());
                 Config::load(later.unwrap_or(&path), environment())
             });
-            let process = Process { source, log_to };
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(CONTROL_THREADS)
                 .thread_name("control")
                 .enable_all()
                 .build()
                 .context("cannot start the HTTP threads")?;
+            let traces = traces::start(&config.traces, runtime.handle())?;
+            let log_to = log::start(filter, config.log.format, traces.as_ref());
+            let process = Process { source, log_to };
             let result = runtime.block_on(run::serve(config, process));
+            if let Some(traces) = traces {
+                traces.stop();
+            }
             // Whatever still hangs has had its time.
             runtime.shutdown_background();
             result
         }
         Subcommands::CheckConfig => {
             Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
+            traces::check(&config.traces)?;
             println!("{}: valid", cli.config.display());
             Ok(())
         }

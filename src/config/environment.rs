@@ -63,6 +63,7 @@ fn override_limit(
 fn read_value(example: &toml::Value, text: &str) -> Result<toml::Value, &'static str> {
     match example {
         toml::Value::Integer(_) => text.trim().parse().map(toml::Value::Integer).map_err(|_| "expected a whole number"),
+        toml::Value::Float(_) => text.trim().parse().map(toml::Value::Float).map_err(|_| "expected a number"),
         toml::Value::Boolean(_) => text.trim().parse().map(toml::Value::Boolean).map_err(|_| "expected true or false"),
         toml::Value::Array(_) => {
             let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());

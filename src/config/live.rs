@@ -34,9 +34,11 @@ impl Config {
         // Records of one day would have addresses in two forms, of which only one is told of.
         fixed!(privacy.ip_mode, "privacy.ip_mode");
         fixed!(log.format, "log.format");
+        fixed!(traces, "traces");
         let sections = [
             ("keys", config.keys != self.keys),
             ("http", config.http != self.http),
+            ("ice_server", config.ice_server != self.ice_server),
             ("rooms", config.rooms != self.rooms),
             ("privacy", config.privacy != self.privacy),
             ("quota", config.quota != self.quota),
@@ -76,6 +78,7 @@ mod tests {
             ("[http]\ntrusted_proxies = [\"10.0.0.0/8\"]", &["http"], &[]),
             ("[http]\nlisten = \"127.0.0.1:1\"\npublic_url = \"https://a\"", &["http"], &["http.listen"]),
             ("[rooms]\nmax_participants = 3", &["rooms"], &[]),
+            ("[[ice_server]]\nurls = [\"stun:a\"]", &["ice_server"], &[]),
             ("[quota.default]\nmax_rooms = 3", &["quota"], &[]),
             ("[log]\nlevel = \"debug\"\nformat = \"json\"", &["log"], &["log.format"]),
             ("[shutdown]\ndrain_s = 5", &["shutdown"], &[]),

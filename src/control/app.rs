@@ -20,10 +20,11 @@ use crate::config::{Config, ConfigError};
 use crate::ids::{Id, IdSource, ParticipantId, RoomId, SessionId};
 use crate::ledger::Ledger;
 use crate::ledger::quota::Exceeded;
-use crate::ledger::store::StoreError;
+use crate::ledger::store::{AuditAction, AuditEntry, StoreError};
 use crate::log::LogTo;
 use crate::metrics::Metrics;
 use crate::shard::{Notices, ShardIndex, Shards};
+use crate::traces;
 use crate::webhook::{Counts, Endpoints};
 
 /// How long a shard may take to answer. It takes microseconds unless it hangs.
@@ -185,7 +186,8 @@ impl App {
 
     /// Sends a command to a shard.
     pub async fn tell(&self, shard: ShardIndex, command: Command) -> Result<Reply, Refusal> {
-        match tokio::time::timeout(SHARD_TIMEOUT, self.shards.send(shard, command)).await {
+        let answer = self.shards.send(shard, command).instrument(traces::step("shard"));
+        match tokio::time::timeout(SHARD_TIMEOUT, answer).await {
             Ok(result) => result,
             Err(_) => {
                 tracing::error!(shard = shard.0, "a shard does not answer");
@@ -196,11 +198,19 @@ impl App {
 
     /// Sends a command about a room; forgets the room if its shard does not know it.
     pub async fn tell_room(&self, room: &RoomEntry, command: Command) -> Result<Reply, Refusal> {
-        let result = self.tell(room.shard, command).await;
-        if let Err(Refusal::RoomNotFound) = result {
-            self.directory.remove_room(room.room);
+        match self.tell(room.shard, command).await {
+            Err(Refusal::RoomNotFound) => {
+                self.directory.remove_room(room.room);
+                Err(self.room_not_found())
+            }
+            result => result,
         }
-        result
+    }
+
+    /// Why a room cannot be found. That a server has ended it to stop does not mean that it does not exist: it is back when the
+    /// server is, and who is told that there is none gives up.
+    pub fn room_not_found(&self) -> Refusal {
+        if self.state() == NodeState::Stopping { Refusal::Unavailable } else { Refusal::RoomNotFound }
     }
 
     /// Sends a command about a session; forgets the session if its shard does not know it.
@@ -225,7 +235,13 @@ impl App {
 
     /// Writes what of the ledger waits.
     pub async fn write_ledger(&self) -> Result<(), StoreError> {
-        self.ledger.flush(self.clock.moment().wall).await
+        self.ledger.flush(self.clock.moment().wall).instrument(traces::step("ledger")).await
+    }
+
+    /// Notes in the audit log who has done what just now.
+    pub async fn audit(&self, actor: &str, action: AuditAction, detail: String) -> Result<(), StoreError> {
+        let at = self.clock.moment().wall;
+        self.ledger.store().audit(&AuditEntry { at, actor: actor.to_owned(), action, detail }).await
     }
 
     /// Takes in what the shards tell, until they stop.

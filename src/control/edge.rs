@@ -20,6 +20,7 @@ use super::body;
 use super::problem::Problem;
 use crate::config::HttpConfig;
 use crate::ledger::address::{ClientAddress, client_address};
+use crate::traces;
 
 /// How long a request may take from its head to its answer, body included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -110,9 +111,12 @@ pub async fn finish(State(app): State<Arc<App>>, mut request: Request, next: Nex
     request.extensions_mut().insert(address);
     let id = app.id::<RequestKind>().to_string();
     request.extensions_mut().insert(RequestName(id.clone()));
-    let span = tracing::info_span!("request", id, route);
+    let traced = traces::request(method_label(&method), route, &id, request.headers());
+    // Within it, so that what is spawned in the name of this one counts as a part of that one.
+    let span = tracing::info_span!(parent: &traced, "request", id, route);
     let mut response = next.run(request).instrument(span.clone()).await;
     let status = response.status();
+    traces::answered(&traced, status);
     app.metrics.count_request(route, method_label(&method), status.as_u16());
     let problem = response.extensions_mut().remove::<Problem>();
     if status.is_client_error() || status.is_server_error() {

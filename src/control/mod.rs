@@ -16,6 +16,7 @@ pub mod node;
 pub mod app;
 pub mod body;
 pub mod edge;
+mod ice;
 pub mod rooms;
 mod tokens;
 mod participants;

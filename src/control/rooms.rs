@@ -19,6 +19,7 @@ use super::body::{self, Fields, Page};
 use super::code::Code;
 use super::directory::RoomEntry;
 use super::edge::Origin;
+use super::ice::{self, IceServer};
 use super::idempotency::{Answer, Begun};
 use super::limits::{self, MetadataText, RoomNameText};
 use super::problem::Problem;
@@ -112,9 +113,9 @@ pub struct RoomView<'a> {
     session_url: String,
     whip_url: String,
     whep_url: String,
-    /// STUN and TURN servers; none are needed, for the server is reachable itself.
-    #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
-    ice_servers: [(); 0],
+    /// STUN and TURN servers, for `RTCPeerConnection`; the credentials expire. None are needed where clients reach the
+    /// server itself.
+    ice_servers: Vec<IceServer>,
 }
 
 /// The call that runs in a room.
@@ -157,7 +158,7 @@ fn view<'a>(app: &App, origin: &Origin, entry: &'a RoomEntry, state: Option<&Roo
         session_url: origin.url("/v1/sessions"),
         whip_url: origin.url("/whip"),
         whep_url: origin.url("/whep"),
-        ice_servers: [],
+        ice_servers: ice::servers(app),
     }
 }
 
@@ -176,7 +177,7 @@ fn default_settings(app: &App, name: &RoomName) -> RoomSettings {
 
 /// The tenant's room of this name, or 404.
 pub fn find(app: &App, tenant: &Tenant, name: &RoomName) -> Result<RoomEntry, Problem> {
-    app.directory.room(tenant, name).ok_or_else(Problem::room_not_found)
+    app.directory.room(tenant, name).ok_or_else(|| app.room_not_found().into())
 }
 
 /// The tenant's room of this name; made with the defaults if it does not exist.
@@ -186,7 +187,7 @@ pub async fn find_or_create(app: &App, tenant: &Tenant, name: &RoomName) -> Resu
         return Ok(entry);
     }
     limits::room_name(name.as_str()).map_err(|_| Problem::room_not_found())?;
-    create(app, tenant, name, default_settings(app, name)).await
+    create(app, tenant, default_settings(app, name)).await
 }
 
 /// A room that its shard still knows, as it is now.
@@ -201,43 +202,46 @@ async fn existing(app: &App, tenant: &Tenant, name: &RoomName) -> Result<Option<
 
 async fn describe(app: &App, entry: &RoomEntry) -> Result<RoomState, Refusal> {
     let reply = app.tell_room(entry, Command::DescribeRooms { rooms: vec![entry.room] }).await?;
-    let state = app::rooms(reply)?.pop();
-    if state.is_none() {
+    app::rooms(reply)?.pop().ok_or_else(|| {
         app.directory.remove_room(entry.room);
-    }
-    state.ok_or(Refusal::RoomNotFound)
+        app.room_not_found()
+    })
 }
 
 /// Opens a room of an earlier run, with its id. One that cannot be opened stays for the next start.
 pub async fn reopen(app: &App, row: RoomRow) {
-    let shard = app.directory.least_loaded(&app.shards.saturated());
-    let command = Command::OpenRoom { room: row.room, settings: row.settings.clone() };
-    if let Err(refusal) = app.tell(shard, command).await.and_then(app::done) {
-        tracing::error!(%refusal, "a room of the last run could not be opened again");
-        return;
+    match open(app, &row).await {
+        Ok(entry) => {
+            app.directory.insert_room(&row.tenant, entry);
+            app.ledger.with(|accounts| accounts.restore_room(row));
+        }
+        Err(refusal) => tracing::error!(%refusal, "a room of the last run could not be opened again"),
     }
-    let (room, settings, created_at) = (row.room, row.settings.clone(), row.created_at);
-    let entry = RoomEntry { room, name: row.name(), shard, settings, created_at };
-    app.directory.insert_room(&row.tenant, entry);
-    app.ledger.with(|accounts| accounts.restore_room(row));
 }
 
-/// Opens a room on the lightest shard. The caller holds `room_changes`.
-async fn create(app: &App, tenant: &Tenant, name: &RoomName, settings: RoomSettings) -> Result<RoomEntry, Problem> {
-    app.admits_rooms()?;
+/// Opens a room on the lightest shard.
+async fn open(app: &App, row: &RoomRow) -> Result<RoomEntry, Refusal> {
     let shard = app.directory.least_loaded(&app.shards.saturated());
-    let room = app.id();
+    let (room, settings, created_at) = (row.room, row.settings.clone(), row.created_at);
+    app::done(app.tell(shard, Command::OpenRoom { room, settings: settings.clone() }).await?)?;
+    Ok(RoomEntry { room, name: row.name(), shard, settings, created_at })
+}
+
+/// Makes a room. The caller holds `room_changes`.
+async fn create(app: &App, tenant: &Tenant, settings: RoomSettings) -> Result<RoomEntry, Problem> {
+    app.admits_rooms()?;
     let now = app.clock.moment();
-    app.ledger.with(|accounts| accounts.take_room(tenant, room, now)).map_err(|exceeded| app.over_quota(exceeded))?;
-    let command = Command::OpenRoom { room, settings: settings.clone() };
-    if let Err(refusal) = app.tell(shard, command).await.and_then(app::done) {
-        app.ledger.with(|accounts| accounts.give_back_room(room));
-        return Err(refusal.into());
-    }
-    let created_at = now.wall;
-    let row = RoomRow { room, tenant: tenant.clone(), settings: settings.clone(), created_at, seq: 0 };
+    let row = RoomRow { room: app.id(), tenant: tenant.clone(), settings, created_at: now.wall, seq: 0 };
+    let taken = app.ledger.with(|accounts| accounts.take_room(tenant, row.room, now));
+    taken.map_err(|exceeded| app.over_quota(exceeded))?;
+    let entry = match open(app, &row).await {
+        Ok(entry) => entry,
+        Err(refusal) => {
+            app.ledger.with(|accounts| accounts.give_back_room(row.room));
+            return Err(refusal.into());
+        }
+    };
     app.ledger.with(|accounts| accounts.open_room(row, now));
-    let entry = RoomEntry { room, name: name.clone(), shard, settings, created_at };
     app.directory.insert_room(tenant, entry.clone());
     Ok(entry)
 }
@@ -286,7 +290,7 @@ async fn allocate_once(app: &App, origin: &Origin, tenant: &Tenant, request: All
     let settings = changed(default_settings(app, &name), change);
     let _held = app.room_changes.lock().await;
     let (status, entry, state) = match existing(app, tenant, &name).await? {
-        None => (StatusCode::CREATED, create(app, tenant, &name, settings).await?, None),
+        None => (StatusCode::CREATED, create(app, tenant, settings).await?, None),
         Some((entry, state)) if entry.settings == settings => (StatusCode::OK, entry, Some(state)),
         Some(_) => {
             let detail = "a room of this name exists with other settings; change them with PATCH";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, LOCATION, USER_AGENT};
+use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, LINK, LOCATION, USER_AGENT};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use super::app::{self, App, uninterrupted};
 use super::auth;
 use super::body::{self, ACCEPT_PATCH, ACCEPT_PATCH_HEADER, ACCEPT_POST, ACCEPT_POST_HEADER, SDP, SDP_FRAGMENT};
 use super::directory::{RoomEntry, SessionEntry};
+use super::ice;
 use super::limits;
 use super::problem::Problem;
 use super::rooms;
@@ -150,7 +151,7 @@ async fn join_room(app: &App, joiner: &Joiner) -> Result<Response, Refused> {
     let (profile, purpose, offer) = (profile.clone(), purpose.clone(), offer.clone());
     let open = OpenSession { room: room.room, session, participant, profile, purpose, offer };
     match app.tell_room(&room, Command::OpenSession(Box::new(open))).await {
-        Ok(reply) => Ok(created(session, reply)?),
+        Ok(reply) => Ok(created(app, session, reply)?),
         Err(refusal) => {
             app.directory.remove_session(session);
             app.ledger.with(|accounts| accounts.refuse(session));
@@ -171,10 +172,12 @@ fn entry(tenant: &Tenant, room: &RoomEntry, profile: &Profile) -> SessionEntry {
     }
 }
 
-fn created(session: SessionId, reply: Reply) -> Result<Response, Problem> {
+fn created(app: &App, session: SessionId, reply: Reply) -> Result<Response, Problem> {
     let Reply::Answer { sdp, ice } = reply else { return Err(Refusal::Internal.into()) };
     let headers = [(CONTENT_TYPE, SDP.to_owned()), (LOCATION, format!("/v1/sessions/{session}")), (ETAG, etag(ice))];
-    Ok((StatusCode::CREATED, headers, sdp).into_response())
+    let mut response = (StatusCode::CREATED, headers, sdp).into_response();
+    response.headers_mut().extend(ice::links(&ice::servers(app)).into_iter().map(|link| (LINK, link)));
+    Ok(response)
 }
 
 /// `GET` on `/whip` and `/whep`: RFC 9725 §4.2 wants success without content.

@@ -11,8 +11,10 @@ use reqwest::Url;
 use tokio::sync::{Notify, watch};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
+use tracing::Instrument as _;
 
 use crate::ids::IdSource;
+use crate::traces;
 
 use super::backoff::{Answer, Outcome, decide};
 use super::counts::{AttemptResult, Counts};
@@ -183,7 +185,7 @@ impl Sender {
 
 /// One attempt, from signing to what the outbox is told.
 async fn attempt<O: Outbox>(courier: &Courier, outbox: &O, delivery: &Delivery, random: u32) -> (Answer, Outcome) {
-    let answer = courier.post(delivery, unix_ms() / 1000).await;
+    let answer = courier.post(delivery, unix_ms() / 1000).instrument(traces::step("webhook")).await;
     let (attempts, now_ms) = (delivery.attempts.saturating_add(1), unix_ms());
     let outcome = decide(answer, attempts, delivery.created_at_ms, random, now_ms);
     match outcome {

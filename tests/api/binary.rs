@@ -204,15 +204,15 @@ fn a_socket_that_does_not_fit_is_refused() {
 }
 
 /// A running binary.
-struct Process {
+pub struct Process {
     child: Child,
     /// The base URL that it printed.
-    base: String,
+    pub base: String,
     printed: String,
 }
 
 impl Process {
-    fn start(name: &str, environment: &[(&str, &str)]) -> Self {
+    pub fn start(name: &str, environment: &[(&str, &str)]) -> Self {
         let mut child = stube(&[], &write(name, CONFIG), environment).spawn().expect("the binary runs");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let mut printed = String::new();
@@ -225,13 +225,13 @@ impl Process {
         Self { child, base: page.trim().trim_end_matches('/').to_owned(), printed }
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs").success());
     }
 
     /// Waits for the end: exit status, how long it took, and everything logged.
-    fn end(mut self) -> (Option<i32>, Duration, String) {
+    pub fn end(mut self) -> (Option<i32>, Duration, String) {
         let since = Instant::now();
         let status = self.child.wait().expect("an end");
         let took = since.elapsed();

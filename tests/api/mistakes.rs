@@ -10,7 +10,7 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "[htpp]\nlisten = \"127.0.0.1:7880\"",
-        "htpp: unknown field `htpp`, expected one of `keys`, `http`, `admin`, `media`, `shard`, `rooms`, `ledger`, `privacy`, `quota`, `webhook`, `shutdown`, `log`",
+        "htpp: unknown field `htpp`, expected one of `keys`, `http`, `admin`, `media`, `ice_server`, `shard`, `rooms`, `ledger`, `privacy`, `quota`, `webhook`, `shutdown`, `log`, `traces`",
     ),
     ("listen = \"127.0.0.1:7880\"", "listen: expected a section, such as [http]"),
     ("[http]\nlisten = 7880", "http.listen: invalid type: integer `7880`, expected socket address"),
@@ -111,6 +111,17 @@ const WRONG: &[(&str, &str)] = &[
         "webhook[0].secret: expected whsec_ and base64 of at least 24 bytes, or other text of at least as many",
     ),
     ("[[webhook]]\nurl = \"https://map.example.org/stube\"", "webhook[0]: missing field `secret`"),
+    (
+        "[[ice_server]]\nurls = [\"turn.example.org\"]",
+        "ice_server[0].urls[0]: expected stun:HOST:PORT, turn:HOST:PORT?transport=udp, …tcp, or turns:HOST:PORT?transport=tcp",
+    ),
+    ("[[ice_server]]\nurls = [\"turn:turn.example.org\"]", "ice_server[0].secret: a TURN server needs its secret"),
+    (
+        "[[ice_server]]\nurls = [\"stun:a\"]\nsecret = \"hunter2\"",
+        "ice_server[0].urls: STUN servers take no secret; give them a section of their own",
+    ),
+    ("[[ice_server]]\nurls = []", "ice_server[0].urls: expected 1 to 8 URLs"),
+    ("[[ice_server]]\nurls = [\"stun:a\"]\nttl_s = 1", "ice_server[0].ttl_s: expected 60 to 604800 seconds"),
     (
         "[[webhook]]\nurl = \"https://map.example.org/stube\"\nsecret = \"hunter2-hunter2-hunter2-hunter2\"\nkey = \"nobody\"",
         "webhook[0].key: no such API key under [keys]",

@@ -62,7 +62,11 @@ pub fn room(in_use: bool) -> Value {
         "num_participants": if in_use { 2 } else { 0 }, "num_publishers": if in_use { 1 } else { 0 },
         "call": if in_use { call } else { Value::Null },
         "session_url": "https://sfu.example.org/v1/sessions", "whip_url": "https://sfu.example.org/whip",
-        "whep_url": "https://sfu.example.org/whep", "ice_servers": [],
+        "whep_url": "https://sfu.example.org/whep",
+        "ice_servers": [{
+            "urls": ["turn:turn.example.org:3478?transport=udp"], "username": "1795390170:IC_0sXvP2nQeT7rLk5HyWc9Uo",
+            "credential": "m0v1yq8hCwzE6T9aXbn3JkRs2Lo=",
+        }],
     })
 }
 

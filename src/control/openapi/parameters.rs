@@ -69,11 +69,11 @@ pub fn headers() -> Map<String, Value> {
         "description": "When to come back, in seconds.", "schema": {"type": "integer", "minimum": 0}, "example": 2,
         "required": true,
     });
-    let link = "One for each ICE server; none while none is needed.";
+    let link = "One for each URL of the ICE servers; none without any.";
     let all = [
         ("Location", of("The session's path.", "/v1/sessions/SE_5hTnR2yQm8ZcVx0LkWp3Ja")),
         ("ETag", of("Names the ICE session; strong, new after each restart.", "\"ice-1\"")),
-        ("Link", of(link, "<stun:stun.example.org>; rel=\"ice-server\"")),
+        ("Link", of(link, "<stun:stun.example.org:3478>; rel=\"ice-server\"")),
         ("Retry-After", seconds),
         ("WWW-Authenticate", of("The schemes that are taken.", "Bearer realm=\"stube\"")),
         ("Accept", of("What should have come.", "application/json")),

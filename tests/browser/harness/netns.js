@@ -82,6 +82,7 @@ export class Namespace {
     const address = (host) => `198.${18 + (network >> 14)}.${(network >> 6) & 255}.${((network & 63) << 2) + host}`;
     this.#link = `stube${process.pid % 100_000}.${made}`;
     this.address = address(2);
+    this.outside = address(1);
     await run('ip', ['link', 'add', this.#link, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', String(this.#pid)]);
     await run('ip', ['address', 'add', `${address(1)}/30`, 'dev', this.#link]);
     // One datagram at a time, as on a wire: else a burst that the server hands over as one is held up or lost as one.
@@ -131,6 +132,23 @@ export class Namespace {
     const { stdout } = await this.#within('nft', 'list table inet loss');
     const count = (name) => Number(stdout.match(new RegExp(`packets (\\d+) .*"${name}"`))[1]);
     return { seen: count('seen'), lost: count('lost') };
+  }
+
+  /** From now on nothing gets out but TCP to this port, as from behind a strict firewall. */
+  async allowOnlyTcp(port) {
+    await this.#within('nft', [
+      'add table inet firewall',
+      'add chain inet firewall output { type filter hook output priority 0; policy drop; }',
+      'add rule inet firewall output oif lo accept',
+      `add rule inet firewall output tcp dport ${port} accept`,
+      'add rule inet firewall output counter comment "stopped"',
+    ].join('; '));
+  }
+
+  /** What the firewall has stopped so far. */
+  async stopped() {
+    const { stdout } = await this.#within('nft', 'list table inet firewall');
+    return Number(stdout.match(/packets (\d+) .*"stopped"/)[1]);
   }
 
   /** Nothing gets lost any more. */

@@ -77,13 +77,18 @@ export class Peer {
     return (await this.do('reports')).filter((report) => report.type === type);
   }
 
-  /** The UDP ports this one's media takes: its own and the server's. */
-  async ports() {
+  /** The two ends of the way this one's media takes: its own candidate and the server's. */
+  async way() {
     const reports = await this.do('reports');
     const named = new Map(reports.map((report) => [report.id, report]));
     const chosen = named.get(reports.find(({ type }) => type === 'transport')?.selectedCandidatePairId)
       ?? reports.find(({ type, selected }) => type === 'candidate-pair' && selected);
-    const ends = [named.get(chosen.localCandidateId), named.get(chosen.remoteCandidateId)];
+    return [named.get(chosen.localCandidateId), named.get(chosen.remoteCandidateId)];
+  }
+
+  /** The UDP ports this one's media takes: its own and the server's. */
+  async ports() {
+    const ends = await this.way();
     assert.ok(ends.every(({ protocol }) => protocol === 'udp'), `not over UDP: ${JSON.stringify(ends)}`);
     return { own: ends[0].port, server: ends[1].port };
   }

@@ -1,7 +1,7 @@
 // The real binary, on free ports, in a directory of its own.
 
 import { spawn } from 'node:child_process';
-import { createWriteStream, mkdirSync, mkdtempSync } from 'node:fs';
+import { createWriteStream, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { createSocket } from 'node:dgram';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -22,9 +22,14 @@ export class Server {
   #directory = mkdtempSync(join(tmpdir(), 'stube-'));
   #log;
 
-  /** @param {string} name of the test file, for the log */
-  static async start(name, environment = {}) {
+  /**
+   * @param {string} name of the test file, for the log
+   * @param {Record<string, string>} [environment]
+   * @param {string} [sections] of the configuration, beside those that are shipped
+   */
+  static async start(name, environment = {}, sections = '') {
     const server = new Server();
+    writeFileSync(server.#config, `${readFileSync(CONFIG, 'utf8')}\n${sections}`);
     const [http, admin, tcp] = await Promise.all([freeTcpPort(), freeTcpPort(), freeTcpPort()]);
     server.base = `http://127.0.0.1:${http}`;
     server.admin = `http://127.0.0.1:${admin}`;
@@ -43,7 +48,7 @@ export class Server {
 
   /** Starts the process; also after {@link Server#stop}, on the same ports. */
   async run() {
-    const child = spawn(BINARY, ['serve', '--config', CONFIG], {
+    const child = spawn(BINARY, ['serve', '--config', this.#config], {
       cwd: this.#directory,
       env: { ...process.env, ...this.#environment },
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -80,6 +85,10 @@ export class Server {
     const ended = new Promise((done) => child.once('exit', done));
     child.kill('SIGKILL');
     return ended;
+  }
+
+  get #config() {
+    return join(this.#directory, 'config.toml');
   }
 
   /** Where it runs, and where its ledger is. */

@@ -17,7 +17,8 @@ let loopback = null;
 
 globalThis.peer = {
   /** Joins with fake devices; `devices` names those to open. */
-  async join({ url, token, devices = ['microphone', 'camera'], picture = SMALL, talks = false, camera = {}, slots, tcpOnly, onePath, lips, sealed, audioCodecs }) {
+  async join({ url, token, devices = ['microphone', 'camera'], picture = SMALL, talks = false, camera = {}, slots, tcpOnly, onePath, iceServers, relayOnly, lips, sealed, audioCodecs }) {
+    if (relayOnly) keepRelays();
     if (tcpOnly) keepOnly(([, , protocol]) => protocol === 'tcp');
     if (onePath) keepOnly(isIpv4OverUdp);
     if (lips) lipSync.install(lips);
@@ -28,7 +29,7 @@ globalThis.peer = {
       const track = talks && source === 'microphone' ? talker() : await open(source, picture);
       publish.push({ source, track, ...(source === 'camera' && camera) });
     }
-    call = new Call({ url, token, publish, slots });
+    call = new Call({ url, token, publish, slots, iceServers });
     call.on('message', (message) => inbox.push(message));
     call.on('state', (state) => states.push(state));
     for (const type of ['slots', 'publish', 'speakers']) call.on(type, (message) => heard.push({ at: now(), ...message }));
@@ -65,6 +66,7 @@ globalThis.peer = {
   unpublish: (source) => call.unpublish(source),
   localUfrag: () => call.peerConnection.localDescription.sdp.match(/a=ice-ufrag:(\S+)/)[1],
   answer: () => call.peerConnection.remoteDescription.sdp,
+  iceServers: () => call.peerConnection.getConfiguration().iceServers,
 
   async publish({ source, picture = SMALL, options }) {
     await call.publish(source, await open(source, picture), options);
@@ -219,6 +221,16 @@ function keepOnly(isKept) {
   RTCPeerConnection.prototype.setRemoteDescription = function set({ type, sdp }) {
     const kept = sdp.split(/(?<=\n)/).filter((line) => !line.startsWith('a=candidate:') || isKept(line.toLowerCase().split(' ')));
     return setRemoteDescription.call(this, { type, sdp: kept.join('') });
+  };
+}
+
+/** The browser may go no way but through TURN servers. */
+function keepRelays() {
+  const Plain = RTCPeerConnection;
+  globalThis.RTCPeerConnection = class extends Plain {
+    constructor(configuration) {
+      super({ ...configuration, iceTransportPolicy: 'relay' });
+    }
   };
 }
 
