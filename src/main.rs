@@ -22,6 +22,7 @@ use stube::load;
 use stube::log;
 use stube::run::{self, Process, StartError};
 use stube::statement;
+use stube::tls;
 use stube::webhook::Endpoints;
 
 /// `EX_CONFIG` of sysexits.h.
@@ -143,6 +144,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         }
         Subcommands::CheckConfig => {
             Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
+            tls::read(&config, Some(Clock::start().unix_seconds()))?;
             println!("{}: valid", cli.config.display());
             Ok(())
         }

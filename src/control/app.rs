@@ -24,6 +24,7 @@ use crate::ledger::store::StoreError;
 use crate::log::LogTo;
 use crate::metrics::Metrics;
 use crate::shard::{Notices, ShardIndex, Shards};
+use crate::tls::Tls;
 use crate::webhook::{Counts, Endpoints};
 
 /// How long a shard may take to answer. It takes microseconds unless it hangs.
@@ -51,6 +52,8 @@ pub struct App {
     /// Room for event streams.
     pub event_streams: Arc<Semaphore>,
     pub webhooks: Arc<Counts>,
+    /// Of the public listener, if it speaks TLS.
+    pub tls: Option<Arc<Tls>>,
     /// Held while a room is made, changed or ended, so that two requests for one name do not cross.
     pub room_changes: tokio::sync::Mutex<()>,
     keys: Keys,
@@ -74,6 +77,7 @@ pub struct Controls {
     pub source: Source,
     pub log_to: LogTo,
     pub endpoints: mpsc::Sender<Endpoints>,
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl App {
@@ -86,7 +90,7 @@ impl App {
         controls: Controls,
         routes: &[(&str, &[&str])],
     ) -> Arc<Self> {
-        let Controls { source, log_to, endpoints } = controls;
+        let Controls { source, log_to, endpoints, tls } = controls;
         Arc::new(Self {
             keys: Keys::new(config.keys.clone()),
             config: RwLock::new(Arc::new(config)),
@@ -98,6 +102,7 @@ impl App {
             ledger,
             event_streams: super::events::slots(),
             webhooks: Arc::default(),
+            tls,
             directory: Directory::default(),
             idempotency: Idempotency::default(),
             metrics: Metrics::new(routes),

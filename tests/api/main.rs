@@ -18,4 +18,5 @@ mod participants;
 mod rooms;
 mod sessions;
 mod stats;
+mod tls;
 mod webhooks;
