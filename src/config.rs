@@ -18,6 +18,7 @@ mod live;
 mod logging;
 mod network;
 mod quota;
+mod tls;
 mod webhook;
 
 pub use accounts::{DatabaseUrl, IpMode, LedgerConfig, PrivacyConfig};
@@ -26,6 +27,7 @@ pub use live::Reloaded;
 pub use logging::{LogConfig, LogFormat, TracesConfig};
 pub use network::IpNetwork;
 pub use quota::{LimitTable, Limits, LimitsPatch, Quota};
+pub use tls::TlsConfig;
 pub use webhook::WebhookConfig;
 
 /// The configuration the project ships, documentation included.
@@ -63,6 +65,9 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     pub log: LogConfig,
     pub traces: TracesConfig,
+    /// Where the file is: relative paths in it begin there.
+    #[serde(skip)]
+    folder: PathBuf,
 }
 
 /// Where clients and map services reach the server.
@@ -74,6 +79,7 @@ pub struct HttpConfig {
     pub public_url: String,
     pub trusted_proxies: Vec<IpNetwork>,
     pub cors_origins: Vec<String>,
+    pub tls: TlsConfig,
 }
 
 /// Where the operator looks.
@@ -134,6 +140,7 @@ impl Default for HttpConfig {
             public_url: String::new(),
             trusted_proxies: Vec::new(),
             cors_origins: vec!["*".to_owned()],
+            tls: TlsConfig::default(),
         }
     }
 }
@@ -236,7 +243,13 @@ impl Config {
     pub fn load(path: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), problem: error.to_string() })?;
-        Self::parse(&text, environment)
+        let config = Self::parse(&text, environment)?;
+        Ok(Self { folder: path.parent().map(Path::to_owned).unwrap_or_default(), ..config })
+    }
+
+    /// A path as the file means it.
+    pub fn path(&self, written: &Path) -> PathBuf {
+        self.folder.join(written)
     }
 
     /// As [`Config::load`], from the text of a file.
@@ -300,6 +313,8 @@ impl Config {
                 return Err(wrong("http.cors_origins", "expected \"*\" or origins such as \"https://example.org\""));
             }
         }
+        self.http.tls.check()?;
+        self.check_shared_port()?;
         if self.shutdown.drain > Duration::from_secs(DRAIN_MAX_S) {
             return Err(wrong("shutdown.drain_s", format!("expected at most {DRAIN_MAX_S}")));
         }
@@ -432,6 +447,7 @@ mod tests {
             ("STUBE__HTTP__TRUSTED_PROXIES", "10.0.0.0/8, ::1"),
             ("STUBE__MEDIA__ADVERTISE", "192.0.2.7,2001:db8::7"),
             ("STUBE__MEDIA__TCP_LISTEN", ""),
+            ("STUBE__HTTP__TLS__DOMAINS", "a.example.org,b.example.org"),
             ("STUBE__ROOMS__AUTO_CREATE", "true"),
             ("STUBE__SHARD__COUNT", "3"),
             ("STUBE__LOG__FORMAT", "json"),
@@ -444,6 +460,7 @@ mod tests {
         assert!(!config.http.trusted_proxies[1].contains(IpAddr::from([10, 200, 0, 1])));
         assert_eq!(config.media.advertise.len(), 2);
         assert_eq!(config.media.tcp_listen, None);
+        assert_eq!(config.http.tls.domains, ["a.example.org", "b.example.org"]);
         assert!(config.rooms.auto_create && config.shard.count == 3 && config.log.format == LogFormat::Json);
         assert!(config.keys.contains_key("mapService"));
         assert_eq!(config.traces.ratio, 0.25);
@@ -451,6 +468,9 @@ mod tests {
             ("STUBE__HTTP__LISEN", "x", "STUBE__HTTP__LISEN: no such key"),
             ("STUBE__NOPE__LISTEN", "x", "STUBE__NOPE__LISTEN: no such key"),
             ("STUBE__HTTP", "x", "STUBE__HTTP: no such key"),
+            ("STUBE__HTTP__TLS", "x", "STUBE__HTTP__TLS: no such key"),
+            ("STUBE__HTTP__TLS__KEYS", "x", "STUBE__HTTP__TLS__KEYS: no such key"),
+            ("STUBE__HTTP__LISTEN__PORT", "x", "STUBE__HTTP__LISTEN__PORT: no such key"),
             ("STUBE__SHARD__COUNT", "many", "STUBE__SHARD__COUNT: expected a whole number"),
             ("STUBE__ROOMS__AUTO_CREATE", "1", "STUBE__ROOMS__AUTO_CREATE: expected true or false"),
             ("STUBE__TRACES__RATIO", "all", "STUBE__TRACES__RATIO: expected a number"),

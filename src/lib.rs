@@ -28,6 +28,7 @@ pub mod rtc;
 pub mod metrics;
 pub mod ledger;
 pub mod webhook;
+pub mod tls;
 pub mod shard;
 pub mod control;
 pub mod load;

@@ -22,6 +22,7 @@ use stube::load;
 use stube::log;
 use stube::run::{self, Process, StartError};
 use stube::statement;
+use stube::tls;
 use stube::traces;
 use stube::webhook::Endpoints;
 
@@ -149,6 +150,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Subcommands::CheckConfig => {
             Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
             traces::check(&config.traces)?;
+            tls::read(&config, Some(Clock::start().unix_seconds()))?;
             println!("{}: valid", cli.config.display());
             Ok(())
         }

@@ -20,9 +20,11 @@ use crate::rtc::{ESTIMATE_BOUNDS_BPS, LOSS_BOUNDS_PPM, ROUND_TRIP_BOUNDS_US, Sam
 
 mod join;
 mod ledger;
+mod tls;
 
 pub use join::JoinResult;
 pub use ledger::LedgerSnapshot;
+pub use tls::TlsSnapshot;
 
 /// Upper bounds of the forward-latency buckets, in seconds: 50 µs to 50 ms.
 pub const LATENCY_BOUNDS_SECONDS: [f64; 10] =
@@ -217,12 +219,10 @@ impl Metrics {
     }
 
     /// Everything in Prometheus' text format.
-    pub fn render(&self, shards: &[ShardSnapshot], ledger: &LedgerSnapshot, now: Instant) -> String {
+    pub fn render(&self, shards: &[ShardSnapshot], ledger: &LedgerSnapshot, tls: &TlsSnapshot, now: Instant) -> String {
         let mut families = self.registry.gather();
-        families.extend(ledger::families(ledger));
-        families.extend(shard_families(shards));
-        families.extend(move_families(shards));
-        families.extend(quality_families(shards));
+        let ours = [ledger::families(ledger), tls::families(tls), shard_families(shards), move_families(shards)];
+        families.extend(ours.into_iter().flatten().chain(quality_families(shards)));
         families.extend(self.process.collect());
         let seconds = self.connected().total(now).as_secs_f64();
         families.push(counter(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -14,12 +15,13 @@ use tokio::time::{Interval, interval};
 
 use crate::activation;
 use crate::command::Command;
-use crate::config::{Config, ConfigError, MediaConfig};
+use crate::config::{Config, ConfigError};
 use crate::control::app::{App, Controls, Source, fresh_seed};
 use crate::control::clock::Clock;
+use crate::control::listener::Entrance;
 use crate::control::node::NodeState;
 use crate::control::outbox::LedgerOutbox;
-use crate::control::{admin, edge, keeper, listener, node, rooms, router};
+use crate::control::{admin, certificates, edge, keeper, listener, node, rooms, router};
 use crate::ids::IdSource;
 use crate::ledger::accounts::{Accounts, Beginnings};
 use crate::ledger::address::{DayKeys, DistinctAddresses, KEY_BYTES, PresentAddresses};
@@ -29,7 +31,8 @@ use crate::ledger::record::RoomRow;
 use crate::ledger::store::{AuditAction, Mourners, Store, StoreError};
 use crate::ledger::{Ledger, state_directory};
 use crate::log::LogTo;
-use crate::shard::{ShardError, ShardIndex, Shards, ShardsConfig};
+use crate::shard::{ShardError, ShardIndex, Shards, ShardsConfig, bound_to, listen_tcp};
+use crate::tls::{self, Tls};
 use crate::webhook::{Endpoints, Sender, SenderError};
 
 /// How long all shards together may take to end their calls. With [`THREADS_GRACE`] and the listeners' second this
@@ -61,6 +64,8 @@ pub enum StartError {
     Ledger(#[from] StoreError),
     #[error(transparent)]
     Webhooks(#[from] SenderError),
+    #[error("cannot speak TLS: {0}")]
+    Tls(tokio_rustls::rustls::Error),
 }
 
 impl StartError {
@@ -85,6 +90,7 @@ pub struct Running {
 
 struct Tasks {
     http: JoinHandle<()>,
+    certificates: JoinHandle<()>,
     admin: JoinHandle<()>,
     notices: JoinHandle<()>,
     keeper: JoinHandle<()>,
@@ -106,35 +112,41 @@ impl Process {
 }
 
 /// Binds every socket and starts every thread and task. Runs on the current tokio runtime.
-#[expect(clippy::disallowed_methods, reason = "ring 3; five tasks, ended by Running::shutdown")]
+#[expect(clippy::disallowed_methods, reason = "ring 3; six tasks, ended by Running::shutdown")]
 pub async fn start(config: Config, process: Process) -> Result<Running, StartError> {
-    let http = bind_http(config.http.listen).await?;
+    let http = bind_http(&config).await?;
     let admin = bind("admin requests", config.admin.listen).await?;
     let endpoints = Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
     let clock = Clock::start();
     let ledger = open_ledger(&config, &endpoints, &clock).await?;
     let rooms = ledger.store().rooms().await?;
-    let (shards, notices) = Shards::start(&shards_config(&config.media, config.shard.count))?;
+    let tls = open_tls(&config, &clock)?;
+    let (shards, notices) = Shards::start(&shards_config(&config, &http)?)?;
     let Process { source, log_to } = process;
     let (change_endpoints, changed_endpoints) = mpsc::channel(ENDPOINT_CHANGES_MAX);
-    let controls = Controls { source, log_to, endpoints: change_endpoints };
+    let controls = Controls { source, log_to, endpoints: change_endpoints, tls: tls.clone() };
     let (http_configured, admin_configured) = (config.http.listen, config.admin.listen);
+    let media = Some(shards.clone()).filter(|_| config.shares_port());
     let app = App::new(config, clock, shards, ledger, controls, &edge::ROUTES);
     keeper::note(&app, AuditAction::Start).await?;
     reopen(&app, rooms).await;
     let (stop, stopped) = watch::channel(false);
     let (closing, closed) = watch::channel(false);
-    let address = |listener: &TcpListener, configured| listener.local_addr().unwrap_or(configured);
-    let (http_addr, admin_addr) = (address(&http, http_configured), address(&admin, admin_configured));
+    let address = |listener: Option<&TcpListener>, configured| {
+        listener.and_then(|listener| listener.local_addr().ok()).unwrap_or(configured)
+    };
+    let (http_addr, admin_addr) = (address(http.first(), http_configured), address(Some(&admin), admin_configured));
     let follow = {
         let app = Arc::clone(&app);
         async move { app.follow(notices).await }
     };
     let sender = sender(&app, endpoints)?;
     let sending = send_webhooks(Arc::clone(&app), sender, changed_endpoints, stopped.clone());
+    let public = Entrance { listeners: http, tls, media };
     let tasks = Tasks {
-        http: tokio::spawn(listener::serve(http, router(Arc::clone(&app)), stopped.clone())),
-        admin: tokio::spawn(listener::serve(admin, admin::router(Arc::clone(&app)), stopped)),
+        http: tokio::spawn(listener::serve(public, router(Arc::clone(&app)), stopped.clone())),
+        certificates: tokio::spawn(certificates::keep(Arc::clone(&app), stopped.clone())),
+        admin: tokio::spawn(listener::serve(Entrance::plain(admin), admin::router(Arc::clone(&app)), stopped)),
         notices: tokio::spawn(follow),
         keeper: tokio::spawn(keeper::keep(Arc::clone(&app), closed)),
         webhooks: tokio::spawn(sending),
@@ -229,14 +241,34 @@ async fn reopen(app: &App, rooms: Vec<RoomRow>) {
     }
 }
 
-async fn bind_http(address: SocketAddr) -> Result<TcpListener, StartError> {
+/// HTTP's listeners: one, or one for each family where media shares the port, which for it means both.
+async fn bind_http(config: &Config) -> Result<Vec<TcpListener>, StartError> {
     const WHAT: &str = "HTTP";
-    match activation::http_listener(address)? {
-        Some(listener) => {
-            TcpListener::from_std(listener).map_err(|source| StartError::Listen { what: WHAT, address, source })
-        }
-        None => bind(WHAT, address).await,
+    let address = config.http.listen;
+    let failed = |source| StartError::Listen { what: WHAT, address, source };
+    let listeners = match activation::http_listener(address)? {
+        Some(listener) => vec![listener],
+        None if config.shares_port() => listen_tcp(address).map_err(failed)?,
+        None => return Ok(vec![bind(WHAT, address).await?]),
+    };
+    listeners.into_iter().map(|listener| TcpListener::from_std(listener).map_err(failed)).collect()
+}
+
+/// The public listener's TLS, with the certificate that is in files. One by ACME comes later.
+fn open_tls(config: &Config, clock: &Clock) -> Result<Option<Arc<Tls>>, StartError> {
+    if !config.http.tls.is_on() {
+        return Ok(None);
     }
+    let tls = Tls::new().map_err(StartError::Tls)?;
+    if let Some(certificate) = tls::read(config, None)? {
+        if !certificate.is_valid(clock.unix_seconds()) {
+            tracing::error!(
+                "the TLS certificate is not valid now: clients refuse it. Renew it and reload, or set the clock"
+            );
+        }
+        tls.show(certificate);
+    }
+    Ok(Some(tls))
 }
 
 #[expect(clippy::disallowed_methods, reason = "ring 3 opens the HTTP sockets, here alone")]
@@ -244,15 +276,22 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, St
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { what, address, source })
 }
 
-fn shards_config(media: &MediaConfig, count: usize) -> ShardsConfig {
-    ShardsConfig {
-        count,
+fn shards_config(config: &Config, http: &[TcpListener]) -> Result<ShardsConfig, StartError> {
+    let media = &config.media;
+    let mut tcp_shared = Vec::new();
+    for listener in http.iter().filter(|_| config.shares_port()) {
+        let failed = |source| StartError::Listen { what: "HTTP and media", address: config.http.listen, source };
+        tcp_shared.extend(bound_to(SockRef::from(listener)).map_err(failed)?);
+    }
+    Ok(ShardsConfig {
+        count: config.shard.count,
         udp_listen: media.udp_listen,
         tcp_listen: media.tcp_listen,
+        tcp_shared,
         advertise: media.advertise.clone(),
         connect_timeout: media.connect_timeout,
         restart_timeout: media.restart_timeout,
-    }
+    })
 }
 
 impl Running {
@@ -294,13 +333,13 @@ impl Running {
             tracing::warn!("a shard did not stop in time");
         }
         self.stop.send_replace(true);
-        let Tasks { http, admin, notices, keeper, webhooks } = self.tasks;
+        let Tasks { http, certificates, admin, notices, keeper, webhooks } = self.tasks;
         // The shards have said all they had to say; what is heard of it belongs into the records.
         if tokio::time::timeout(NOTICES_GRACE, notices).await.is_err() {
             tracing::warn!("not all of the shards' last notices were heard");
         }
         // A task that panicked has nothing left to flush.
-        let _ = tokio::join!(http, admin, webhooks);
+        let _ = tokio::join!(http, certificates, admin, webhooks);
         self.closing.send_replace(true);
         let _ = keeper.await;
         self.app.ledger.store().close().await;
@@ -404,9 +443,10 @@ fn notify(state: NotifyState<'_>) {
 /// Says on standard output where to look. Whoever closed it does not want to know.
 fn print_where(config: &Config, running: &Running) {
     let tcp = config.media.tcp_listen.map_or("off".to_owned(), |address| address.to_string());
+    let scheme = config.http.tls.scheme();
     let (http, admin, udp) = (running.http_addr, running.admin_addr, config.media.udp_listen);
     let mut text = format!(
-        "Stube {version} is running.\n  page   http://{http}/\n  API    http://{http}/v1/\n  \
+        "Stube {version} is running.\n  page   {scheme}://{http}/\n  API    {scheme}://{http}/v1/\n  \
          admin  http://{admin}/metrics\n  media  UDP {udp}, TCP {tcp}\n",
         version = env!("CARGO_PKG_VERSION"),
     );

@@ -19,22 +19,42 @@ pub(super) fn override_key(
         return override_limit(table, schema, variable, (key, value));
     }
     // API keys are the tenants' own words and keep their case.
-    let key = if section == "keys" { key.to_owned() } else { key.to_lowercase() };
-    let value = match schema.get(&section).and_then(toml::Value::as_table) {
-        Some(_) if section == "keys" && !key.is_empty() => toml::Value::String(value.to_owned()),
-        Some(keys) => {
-            read_value(keys.get(&key).ok_or_else(unknown)?, value).map_err(|problem| wrong(variable, problem))?
-        }
-        None => return Err(unknown()),
+    let path: Vec<String> = match section.as_str() {
+        "keys" => vec![key.to_owned()],
+        // A section may be within another: `STUBE__HTTP__TLS__KEY`.
+        _ => key.to_lowercase().split("__").map(str::to_owned).collect(),
     };
-    let keys = table.entry(&section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    let keys = keys.as_table_mut().ok_or_else(|| wrong(&section, "expected a section"))?;
+    let (key, within) = path.split_last().ok_or_else(unknown)?;
+    let mut examples = schema.get(&section).and_then(toml::Value::as_table).ok_or_else(unknown)?;
+    for name in within {
+        examples = examples.get(name).and_then(toml::Value::as_table).ok_or_else(unknown)?;
+    }
+    let value = match section.as_str() {
+        "keys" if !key.is_empty() => toml::Value::String(value.to_owned()),
+        _ => {
+            let example = examples.get(key).filter(|example| !example.is_table()).ok_or_else(unknown)?;
+            read_value(example, value).map_err(|problem| wrong(variable, problem))?
+        }
+    };
+    let keys = subsection(table, std::iter::once(&section).chain(within).map(String::as_str))?;
     if section == "keys" && value.as_str() == Some("") {
-        keys.remove(&key);
+        keys.remove(key);
     } else {
-        keys.insert(key, value);
+        keys.insert(key.clone(), value);
     }
     Ok(())
+}
+
+/// The section of a section, and so on; made where it is missing.
+fn subsection<'table, 'name>(
+    mut table: &'table mut toml::Table,
+    path: impl Iterator<Item = &'name str>,
+) -> Result<&'table mut toml::Table, ConfigError> {
+    for name in path {
+        let next = table.entry(name).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        table = next.as_table_mut().ok_or_else(|| wrong(name, "expected a section"))?;
+    }
+    Ok(table)
 }
 
 /// `STUBE__QUOTA__NAME__KEY`: a tenant's limit, or everyone's.
@@ -50,12 +70,7 @@ fn override_limit(
     let key = key.to_lowercase();
     let example = schema.get("quota").and_then(|quota| quota.get(quota::DEFAULT)?.get(&key)).ok_or_else(unknown)?;
     let value = read_value(example, value).map_err(|problem| wrong(variable, problem))?;
-    let mut inner = table;
-    for section in ["quota", name] {
-        let next = inner.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        inner = next.as_table_mut().ok_or_else(|| wrong(section, "expected a section"))?;
-    }
-    inner.insert(key, value);
+    subsection(table, ["quota", name].into_iter())?.insert(key, value);
     Ok(())
 }
 

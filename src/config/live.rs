@@ -31,6 +31,11 @@ impl Config {
         fixed!(media, "media");
         fixed!(shard, "shard");
         fixed!(ledger, "ledger");
+        // A listener is one or the other from its start on. Which certificate it has may change.
+        if config.http.tls.is_on() != self.http.tls.is_on() {
+            needs_restart.push("http.tls");
+            config.http.tls = self.http.tls.clone();
+        }
         // Records of one day would have addresses in two forms, of which only one is told of.
         fixed!(privacy.ip_mode, "privacy.ip_mode");
         fixed!(log.format, "log.format");
@@ -69,6 +74,17 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_with_tls_takes_another_certificate() {
+        let old = parse("[http.tls]\ndomains = [\"a.example.org\"]");
+        let reloaded = old.reloaded(parse("[http.tls]\ncertificate = \"a.pem\"\nkey = \"b.pem\""));
+        assert_eq!((reloaded.changed, reloaded.needs_restart), (vec!["http"], vec![]));
+        assert!(reloaded.config.http.tls.has_files());
+        let reloaded = old.reloaded(parse(""));
+        assert_eq!((reloaded.changed, reloaded.needs_restart), (vec![], vec!["http.tls"]));
+        assert!(reloaded.config.http.tls.is_on());
+    }
+
+    #[test]
     fn what_may_change_does_and_the_rest_is_named() {
         let secret = "0123456789abcdef0123456789abcdef";
         let old = parse("");
@@ -77,6 +93,7 @@ mod tests {
             ("[keys]\na = \"SECRET\"", &["keys"], &[]),
             ("[http]\ntrusted_proxies = [\"10.0.0.0/8\"]", &["http"], &[]),
             ("[http]\nlisten = \"127.0.0.1:1\"\npublic_url = \"https://a\"", &["http"], &["http.listen"]),
+            ("[http.tls]\ndomains = [\"sfu.example.org\"]", &[], &["http.tls"]),
             ("[rooms]\nmax_participants = 3", &["rooms"], &[]),
             ("[[ice_server]]\nurls = [\"stun:a\"]", &["ice_server"], &[]),
             ("[quota.default]\nmax_rooms = 3", &["quota"], &[]),

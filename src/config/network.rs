@@ -1,8 +1,30 @@
-//! Networks in CIDR notation.
+//! Networks in CIDR notation, and the port that HTTP and media may share.
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer};
+
+use super::{Config, ConfigError, wrong};
+
+impl Config {
+    /// Whether one listener takes HTTP and ICE-TCP. Port 0 is a port of each one's own.
+    pub fn shares_port(&self) -> bool {
+        self.media.tcp_listen == Some(self.http.listen) && self.http.listen.port() != 0
+    }
+
+    /// Two listeners cannot have one port where one of them wants it on every interface.
+    pub(super) fn check_shared_port(&self) -> Result<(), ConfigError> {
+        let http = self.http.listen;
+        let overlaps = |tcp: std::net::SocketAddr| {
+            tcp.port() == http.port() && tcp.port() != 0 && (tcp.ip().is_unspecified() || http.ip().is_unspecified())
+        };
+        if !self.shares_port() && self.media.tcp_listen.is_some_and(overlaps) {
+            let problem = format!("to share the port of http.listen, expected the same address as well: {http}");
+            return Err(wrong("media.tcp_listen", problem));
+        }
+        Ok(())
+    }
+}
 
 /// An address, or a network in CIDR notation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,8 @@ use super::edge::RequestKind;
 use super::node::{self, NodeState};
 use super::problem::Problem;
 use crate::ledger::record::UnixMs;
-use crate::metrics::LedgerSnapshot;
+use crate::metrics::{LedgerSnapshot, TlsSnapshot};
+use crate::tls::OrderResult;
 use crate::webhook::AttemptResult;
 
 /// How long a scrape waits for the database.
@@ -50,8 +51,17 @@ async fn explain(State(app): State<Arc<App>>, request: Request, next: Next) -> R
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
     let ledger = ledger(&app).await;
-    let text = app.metrics.render(&app.shards.snapshots(), &ledger, app.clock.now());
+    let text = app.metrics.render(&app.shards.snapshots(), &ledger, &tls(&app), app.clock.now());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+fn tls(app: &App) -> TlsSnapshot {
+    let certificate = app.tls.as_ref().and_then(|tls| tls.certificate());
+    let orders = |result| app.tls.as_ref().map_or(0, |tls| tls.orders(result));
+    TlsSnapshot {
+        expiry_s: certificate.map_or(0, |certificate| certificate.not_after),
+        orders: OrderResult::ALL.map(|result| (result.as_str(), orders(result))).to_vec(),
+    }
 }
 
 /// What the ledger says of itself. A database that hangs must not hide the rest.
@@ -103,6 +113,17 @@ fn load(saturated: &[bool]) -> Load {
     }
 }
 
+/// What keeps clients from shaking hands.
+fn certificate_obstacle(app: &App) -> Option<&'static str> {
+    match app.tls.as_ref()?.certificate() {
+        None => Some("no TLS certificate yet: see the log\n"),
+        Some(certificate) if !certificate.is_valid(app.clock.unix_seconds()) => {
+            Some("the TLS certificate is not valid now\n")
+        }
+        Some(_) => None,
+    }
+}
+
 /// Whether new calls should be sent here.
 async fn readiness(State(app): State<Arc<App>>) -> Response {
     let obstacle = match (app.state(), app.is_turning()) {
@@ -110,6 +131,7 @@ async fn readiness(State(app): State<Arc<App>>) -> Response {
         (NodeState::Stopping, _) => "shutting down\n",
         (NodeState::Draining, _) => "draining\n",
         (NodeState::Running, false) => "a shard hangs\n",
+        (NodeState::Running, true) if let Some(obstacle) = certificate_obstacle(&app) => obstacle,
         (NodeState::Running, true) => match load(&app.shards.saturated()) {
             Load::Light => return (StatusCode::OK, "ready\n").into_response(),
             Load::Uneven(says) => return (StatusCode::OK, says).into_response(),

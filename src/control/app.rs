@@ -24,6 +24,7 @@ use crate::ledger::store::{AuditAction, AuditEntry, StoreError};
 use crate::log::LogTo;
 use crate::metrics::Metrics;
 use crate::shard::{Notices, ShardIndex, Shards};
+use crate::tls::Tls;
 use crate::traces;
 use crate::webhook::{Counts, Endpoints};
 
@@ -52,6 +53,8 @@ pub struct App {
     /// Room for event streams.
     pub event_streams: Arc<Semaphore>,
     pub webhooks: Arc<Counts>,
+    /// Of the public listener, if it speaks TLS.
+    pub tls: Option<Arc<Tls>>,
     /// Held while a room is made, changed or ended, so that two requests for one name do not cross.
     pub room_changes: tokio::sync::Mutex<()>,
     keys: Keys,
@@ -75,6 +78,7 @@ pub struct Controls {
     pub source: Source,
     pub log_to: LogTo,
     pub endpoints: mpsc::Sender<Endpoints>,
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl App {
@@ -87,7 +91,7 @@ impl App {
         controls: Controls,
         routes: &[(&str, &[&str])],
     ) -> Arc<Self> {
-        let Controls { source, log_to, endpoints } = controls;
+        let Controls { source, log_to, endpoints, tls } = controls;
         Arc::new(Self {
             keys: Keys::new(config.keys.clone()),
             config: RwLock::new(Arc::new(config)),
@@ -99,6 +103,7 @@ impl App {
             ledger,
             event_streams: super::events::slots(),
             webhooks: Arc::default(),
+            tls,
             directory: Directory::default(),
             idempotency: Idempotency::default(),
             metrics: Metrics::new(routes),

@@ -89,12 +89,13 @@ impl Origin {
             let value = headers.get_all(name).iter().next_back().filter(|_| trusted)?.to_str().ok()?;
             value.rsplit(',').next().map(str::trim)
         };
-        let scheme = forwarded("x-forwarded-proto").filter(|scheme| *scheme == "https").unwrap_or("http");
+        let own = config.tls.scheme();
+        let scheme = forwarded("x-forwarded-proto").filter(|scheme| *scheme == "https").unwrap_or(own);
         let host = forwarded("x-forwarded-host").or_else(|| headers.get(HOST)?.to_str().ok());
         let plain = |host: &&str| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte));
         match host.filter(|host| !host.is_empty()).filter(plain) {
             Some(host) => Self(format!("{scheme}://{host}")),
-            None => Self(format!("http://{}", config.listen)),
+            None => Self(format!("{own}://{}", config.listen)),
         }
     }
 }
@@ -239,6 +240,7 @@ mod tests {
         };
         let direct = config("");
         let proxied = config("trusted_proxies = [\"10.0.0.0/8\"]");
+        let tls = config("[http.tls]\ndomains = [\"sfu.example.org\"]");
         let public = config("public_url = \"https://sfu.example.org/\"");
         let host = [("host", "sfu:7880")];
         let forwarded = [("host", "inner"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "evil, sfu.org")];
@@ -248,6 +250,8 @@ mod tests {
             (&proxied, &forwarded[..], "https://sfu.org/x"),
             (&public, &forwarded[..], "https://sfu.example.org/x"),
             (&direct, &[][..], "http://127.0.0.1:7880/x"),
+            (&tls, &host[..], "https://sfu:7880/x"),
+            (&tls, &[][..], "https://127.0.0.1:7880/x"),
             (&direct, &[("host", "a\"b")][..], "http://127.0.0.1:7880/x"),
         ] {
             let headers: HeaderMap = headers

@@ -29,8 +29,10 @@ pub mod events;
 mod demo;
 pub mod openapi;
 pub mod admin;
+mod opening;
 pub mod listener;
 pub mod keeper;
+pub mod certificates;
 pub mod outbox;
 
 use std::sync::Arc;

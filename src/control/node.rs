@@ -18,6 +18,7 @@ use super::problem::Problem;
 use crate::config::{Config, ConfigError, Reloaded};
 use crate::ledger::store::AuditAction;
 use crate::log;
+use crate::tls;
 use crate::webhook::Endpoints;
 
 /// The longest `deadline_s`: a day.
@@ -92,7 +93,7 @@ pub async fn read(State(app): State<Arc<App>>) -> Response {
 /// What came of reading the configuration anew.
 #[derive(Debug, Serialize)]
 pub struct ReloadView {
-    /// Sections that are other than before.
+    /// Sections that are other than before; `http.tls` if the certificate is.
     pub changed: Vec<&'static str>,
     /// What differs in the file and waits for a restart.
     pub needs_restart: Vec<&'static str>,
@@ -133,13 +134,14 @@ pub async fn take_over(app: &App) -> Result<ReloadView, ConfigError> {
 }
 
 async fn apply(app: &App, file: Config) -> Result<ReloadView, ConfigError> {
-    let Reloaded { config, changed, needs_restart } = app.config().reloaded(file);
+    let Reloaded { config, mut changed, needs_restart } = app.config().reloaded(file);
     // Whatever can be refused comes before the first change. What holds of the file need not hold of this mixture: it may
     // have the shipped key and listen on loopback, where the server does not.
     config.check()?;
     let filter = log::filter(&config.log.level)?;
     let endpoints = Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
     let urls = endpoints.by_tenant();
+    let certificate = tls::read(&config, Some(app.clock.unix_seconds()))?;
     let has = |section| changed.contains(&section);
     if has("keys") {
         app.keys().replace(config.keys.clone());
@@ -157,6 +159,12 @@ async fn apply(app: &App, file: Config) -> Result<ReloadView, ConfigError> {
         (app.log_to)(filter);
     }
     app.replace_config(config);
+    if let Some(tls) = &app.tls {
+        if certificate.is_some_and(|certificate| tls.show(certificate)) {
+            changed.push("http.tls");
+        }
+        tls.changed.notify_one();
+    }
     if let Err(error) = super::keeper::note(app, AuditAction::Reload).await {
         tracing::error!(%error, "the reload could not be noted in the audit log");
     }

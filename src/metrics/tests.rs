@@ -45,7 +45,12 @@ fn words(label: &str) -> Vec<&'static str> {
 
 #[test]
 fn labels_are_closed_sets_and_begin_at_zero() {
-    let text = Metrics::new(&ROUTES).render(&[ShardSnapshot::default(); 2], &LedgerSnapshot::default(), Instant::now());
+    let text = Metrics::new(&ROUTES).render(
+        &[ShardSnapshot::default(); 2],
+        &LedgerSnapshot::default(),
+        &TlsSnapshot::default(),
+        Instant::now(),
+    );
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     let mut seen = 0;
     for line in samples.filter(|line| !line.starts_with("process_")) {
@@ -87,7 +92,12 @@ fn shards_are_summed_and_buckets_cumulate() {
     shard.engine.samples.round_trips_us.observe(30_000, &ROUND_TRIP_BOUNDS_US);
     shard.engine.samples.losses_ppm.observe(0, &LOSS_BOUNDS_PPM);
     shard.engine.samples.losses_ppm.observe(250_000, &LOSS_BOUNDS_PPM);
-    let text = Metrics::new(&ROUTES).render(&[shard, shard], &LedgerSnapshot::default(), Instant::now());
+    let text = Metrics::new(&ROUTES).render(
+        &[shard, shard],
+        &LedgerSnapshot::default(),
+        &TlsSnapshot::default(),
+        Instant::now(),
+    );
     for line in [
         "stube_rooms 4",
         "stube_rtp_bytes_total{direction=\"out\",kind=\"video\"} 2000",
@@ -147,7 +157,7 @@ fn connected_time_counts_running_and_ended_sessions() {
     ended(SessionId::from_bits(6), None, EndReason::DuplicateIdentity);
     let call = CallId::from_bits(7);
     metrics.count_notice(&Notice::CallEnded { room, call, started_at: start, reason: None, at: start + 20 * second });
-    let text = metrics.render(&[], &LedgerSnapshot::default(), start + 10 * second);
+    let text = metrics.render(&[], &LedgerSnapshot::default(), &TlsSnapshot::default(), start + 10 * second);
     for line in [
         "stube_participant_seconds_total 14",
         "stube_joins_total{result=\"connected\"} 2",

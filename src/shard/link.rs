@@ -1,4 +1,5 @@
-//! The way from one shard to another: sessions and all that follows them, and TCP connections in search of theirs.
+//! The way from one shard to another: sessions and all that follows them, and TCP connections in search of theirs. Control
+//! sends those along it that it has accepted.
 //!
 //! What one shard puts in comes out in order, and nothing is lost but datagrams of sessions that were moved and
 //! connections nobody knows yet: of these only so many may wait.
@@ -10,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
 use super::Answer;
-use super::tcp::Handover;
+use super::tcp::{Arrival, Handover};
 use crate::rtc::Transfer;
 
 /// Relayed datagrams waiting for one shard: a second of a dozen cameras.
@@ -22,6 +23,8 @@ const CONNECTIONS_MAX: usize = 64;
 pub(crate) enum Parcel {
     /// A TCP connection whose session the sender does not know.
     Connection(Handover),
+    /// One that control has accepted.
+    Arrival(Arrival),
     Transfer {
         transfer: Transfer,
         /// Who waits for the answer to the order that comes with it.
@@ -63,7 +66,7 @@ struct Waiting {
 impl Waiting {
     fn of(&self, parcel: &Parcel) -> Option<(&AtomicUsize, usize)> {
         match parcel {
-            Parcel::Connection(_) => Some((&self.connections, CONNECTIONS_MAX)),
+            Parcel::Connection(_) | Parcel::Arrival(_) => Some((&self.connections, CONNECTIONS_MAX)),
             Parcel::Transfer { transfer: Transfer::Datagram(_), .. } => Some((&self.datagrams, DATAGRAMS_MAX)),
             Parcel::Transfer { .. } => None,
         }

@@ -1,9 +1,9 @@
 //! Opens the media sockets: both families for an unspecified address, exactly what was asked for otherwise.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::command::Transport;
 
@@ -37,6 +37,19 @@ pub(crate) fn listen(address: SocketAddr, transport: Transport) -> io::Result<Ve
 /// The addresses that sockets are bound to.
 pub(crate) fn bound(sockets: &[Socket]) -> io::Result<Vec<SocketAddr>> {
     sockets.iter().map(|socket| socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported.into())).collect()
+}
+
+/// Listens for TCP at an address, both families for an unspecified one.
+pub fn listen_tcp(address: SocketAddr) -> io::Result<Vec<TcpListener>> {
+    Ok(listen(address, Transport::Tcp)?.into_iter().map(Into::into).collect())
+}
+
+/// Where a listener can be reached: at an IPv6 address alone, or at those of IPv4 too.
+pub fn bound_to(listener: SockRef<'_>) -> io::Result<Vec<SocketAddr>> {
+    let address = listener.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+    let takes_both = address.is_ipv6() && address.ip().is_unspecified() && !listener.only_v6()?;
+    let of_ipv4 = takes_both.then(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()));
+    Ok([Some(address), of_ipv4].into_iter().flatten().collect())
 }
 
 /// Whether the kernel granted enough buffer for bursts, in both directions.
@@ -114,6 +127,22 @@ mod tests {
                 assert!(addresses.iter().all(|address| address.port() == addresses[0].port()), "{text}");
                 assert!(addresses.iter().all(|address| address.ip().is_unspecified()));
             }
+        }
+        Ok(())
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "one as systemd's socket units open it")]
+    fn a_socket_of_both_families_is_reached_by_both() -> io::Result<()> {
+        let reached = |listener: &TcpListener| bound_to(SockRef::from(listener));
+        for (bind, families) in [("127.0.0.1:0", 1), ("[::1]:0", 1), ("[::]:0", 2)] {
+            let listener = TcpListener::bind(bind)?;
+            let addresses = reached(&listener)?;
+            assert_eq!(addresses.len(), families, "{bind}: {addresses:?}");
+            assert!(addresses.iter().all(|address| address.port() == addresses[0].port()));
+        }
+        for listener in listen_tcp(SocketAddr::from(([0, 0, 0, 0], 0)))? {
+            assert_eq!(reached(&listener)?.len(), 1, "one each");
         }
         Ok(())
     }

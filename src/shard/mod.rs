@@ -28,9 +28,13 @@ mod tcp;
 mod udp;
 mod worker;
 
+use link::{Link, Parcel};
 use status::Status;
+use tcp::Arrival;
 
 pub use crate::command::ShardIndex;
+pub use listen::{bound_to, listen_tcp};
+pub use tcp::FIRST_FRAME_MAX;
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +49,8 @@ pub struct ShardsConfig {
     pub udp_listen: SocketAddr,
     /// ICE-TCP, shared by all shards; `None` switches it off.
     pub tcp_listen: Option<SocketAddr>,
+    /// Where others listen there for us and bring connections by [`Shards::take_connection`]. Empty: nobody does.
+    pub tcp_shared: Vec<SocketAddr>,
     /// Addresses to put into candidates instead of the interfaces' own.
     pub advertise: Vec<IpAddr>,
     /// From an answered offer to connected media.
@@ -60,6 +66,7 @@ impl Default for ShardsConfig {
             count: 0,
             udp_listen: SocketAddr::from(([0, 0, 0, 0], 7882)),
             tcp_listen: Some(SocketAddr::from(([0, 0, 0, 0], 7881))),
+            tcp_shared: Vec::new(),
             advertise: Vec::new(),
             connect_timeout: Duration::from_secs(15),
             restart_timeout: Duration::from_secs(30),
@@ -88,6 +95,8 @@ pub enum ShardError {
 #[derive(Clone)]
 pub struct Shards {
     handles: Arc<Vec<Handle>>,
+    /// The way to the shard that accepts for all.
+    accepting: Option<Link>,
 }
 
 /// Notices of all shards, for control.
@@ -117,6 +126,16 @@ impl Shards {
         handle.wake();
         // A shard that ends, by panic or by `stop`, drops what it has not answered.
         answered.await.unwrap_or(Err(Refusal::Unavailable))
+    }
+
+    /// Takes an ICE-TCP connection that somebody else has accepted, and of whose bytes none was read. Over a limit it is
+    /// closed.
+    pub fn take_connection(&self, stream: std::net::TcpStream) {
+        // A peer that is gone already has no address.
+        let (Some(arrival), Some(link)) = (Arrival::of(stream), &self.accepting) else { return };
+        if link.send(Parcel::Arrival(arrival)).is_ok() {
+            link.wake();
+        }
     }
 
     /// Every shard's counters, at most a second old.

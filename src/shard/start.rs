@@ -66,7 +66,7 @@ where
         handles.push(handle);
         spawn(wiring, ending, engine_config, make_engine.clone()).map_err(ShardError::Thread)?;
     }
-    Ok((Shards { handles: Arc::new(handles) }, heard))
+    Ok((Shards { handles: Arc::new(handles), accepting: links.into_iter().next() }, heard))
 }
 
 fn wire(
@@ -176,8 +176,8 @@ impl Sockets {
             udp.push(bind(udp_address(config.udp_listen, index)?, Transport::Udp)?);
         }
         let tcp = match config.tcp_listen {
-            Some(address) => bind(address, Transport::Tcp)?,
-            None => Vec::new(),
+            Some(address) if config.tcp_shared.is_empty() => bind(address, Transport::Tcp)?,
+            _ => Vec::new(),
         };
         let sockets = Self { udp, tcp };
         sockets.report(config);
@@ -205,7 +205,8 @@ impl Sockets {
         let tcp_listen = config.tcp_listen.unwrap_or(config.udp_listen);
         let tcp_ips = advertised(config, tcp_listen.ip(), local);
         let udp_ips = advertised(config, config.udp_listen.ip(), local);
-        let tcp_bound = bound(&self.tcp).map_err(failed(tcp_listen, "TCP"))?;
+        let mut tcp_bound = bound(&self.tcp).map_err(failed(tcp_listen, "TCP"))?;
+        tcp_bound.extend(&config.tcp_shared);
         let mut tcp = Some(self.tcp);
         let udp_bound: Vec<_> = self
             .udp

@@ -1,11 +1,11 @@
 //! A shard's ICE-TCP connections (RFC 6544, passive; RFC 4571 framing).
 //!
-//! Shard 0 accepts for all. A connection is *pending* until its first complete frame tells which session it belongs to;
+//! Shard 0 accepts for all, or gets what control has accepted on a port that HTTP shares. A connection is *pending* until its first complete frame tells which session it belongs to;
 //! a shard that does not know it hands it to the next, and after the last it is closed without a reply.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
@@ -25,7 +25,7 @@ const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
 /// An established connection that says nothing for so long is dead: ICE checks come every few seconds.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The first frame is a STUN request, bytes.
-const FIRST_FRAME_MAX: usize = 2048;
+pub const FIRST_FRAME_MAX: usize = 2048;
 /// Later frames are DTLS records and RTP, sized for UDP, bytes.
 const FRAME_MAX: usize = 8192;
 /// Accepted in one turn.
@@ -34,6 +34,30 @@ const ACCEPTS_PER_TURN: usize = 32;
 const CONNECTIONS_PER_TURN: usize = 64;
 /// Reads from one connection in one turn.
 const READS_PER_CONNECTION: usize = 4;
+
+/// A connection that was accepted.
+pub(crate) struct Arrival {
+    stream: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Arrival {
+    /// One that does not block. None if it is gone already.
+    pub(crate) fn of(stream: std::net::TcpStream) -> Option<Self> {
+        let (peer, local) = (stream.peer_addr().ok()?, stream.local_addr().ok()?);
+        Some(Self { stream: TcpStream::from_std(stream), peer: canonical(peer), local: canonical(local) })
+    }
+}
+
+/// An IPv4 address as such: a socket that takes both families has it mapped into IPv6.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
+        // With its scope.
+        IpAddr::V6(_) => address,
+    }
+}
 
 /// A connection on its way from one shard to another.
 pub(crate) struct Handover {
@@ -265,7 +289,12 @@ impl Tcp {
             for _ in 0..ACCEPTS_PER_TURN {
                 let Some(listener) = self.listeners.get_mut(index).filter(|listener| listener.ready) else { break };
                 match listener.socket.accept() {
-                    Ok((stream, peer)) => self.admit(stream, peer, addresses, now),
+                    Ok((stream, peer)) => {
+                        // Else it is gone already.
+                        if let Ok(local) = stream.local_addr() {
+                            self.admit(Arrival { stream, peer, local }, addresses, now);
+                        }
+                    }
                     // The connection was gone before it was accepted.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     // Nobody waits, or no file descriptor is left: `tidy` looks again.
@@ -276,8 +305,8 @@ impl Tcp {
     }
 
     /// Begins to wait for the first frame of an accepted connection; over a limit it is closed at once.
-    fn admit(&mut self, stream: TcpStream, peer: SocketAddr, addresses: &Addresses, now: Instant) {
-        let Ok(local) = stream.local_addr() else { return };
+    pub(crate) fn admit(&mut self, arrival: Arrival, addresses: &Addresses, now: Instant) {
+        let Arrival { stream, peer, local } = arrival;
         if !self.census.admits(peer.ip()) || stream.set_nodelay(true).is_err() {
             return;
         }

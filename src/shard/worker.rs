@@ -225,6 +225,7 @@ impl<E: MediaEngine> Worker<E> {
     fn open(&mut self, parcel: Parcel, now: Instant) {
         let (mut transfer, answer, connections) = match parcel {
             Parcel::Connection(handover) => return self.wiring.tcp.adopt(handover, now),
+            Parcel::Arrival(arrival) => return self.wiring.tcp.admit(arrival, &self.wiring.addresses, now),
             Parcel::Transfer { transfer, answer, connections } => (transfer, answer, connections),
         };
         for connection in connections {

@@ -42,6 +42,7 @@ count = 2
 pub struct Server {
     running: Running,
     http: reqwest::Client,
+    scheme: &'static str,
     /// The file that a reload reads.
     file: Arc<Mutex<String>>,
     /// Where the ledger is; gone with the server.
@@ -61,6 +62,11 @@ impl Server {
 
     /// With more sections, and some keys changed.
     pub async fn configured(sections: &str, changes: &[(&str, &str)]) -> Self {
+        Self::trusted(sections, changes, None).await
+    }
+
+    /// As before, and its client believes this root, in PEM.
+    pub async fn trusted(sections: &str, changes: &[(&str, &str)], root: Option<&str>) -> Self {
         let changes = changes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let folder = tempfile::tempdir().expect("a folder");
         let ledger = format!("sqlite://{}", folder.path().join("stube.db").display());
@@ -74,8 +80,9 @@ impl Server {
         let process = Process { source, log_to: Box::new(|_| {}) };
         Self {
             _folder: folder,
+            scheme: config.http.tls.scheme(),
             running: run::start(config, process).await.expect("a started server"),
-            http: reqwest::Client::new(),
+            http: root.map_or_else(reqwest::Client::new, believing),
             file,
         }
     }
@@ -97,7 +104,12 @@ impl Server {
 
     /// The absolute URL of a path of the public listener.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.running.http_addr)
+        format!("{}://{}{path}", self.scheme, self.running.http_addr)
+    }
+
+    /// Where its public listener is.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.running.http_addr
     }
 
     /// A request without credentials.
@@ -141,6 +153,12 @@ impl Server {
     pub async fn stop(self) {
         self.running.shutdown().await;
     }
+}
+
+/// A client that believes this root alone, in PEM.
+pub fn believing(root: &str) -> reqwest::Client {
+    let root = reqwest::Certificate::from_pem(root.as_bytes()).expect("a root");
+    reqwest::Client::builder().tls_certs_only([root]).build().expect("a client")
 }
 
 /// A session that was joined.

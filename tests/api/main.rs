@@ -19,5 +19,6 @@ mod participants;
 mod rooms;
 mod sessions;
 mod stats;
+mod tls;
 mod traces;
 mod webhooks;

@@ -6,7 +6,7 @@ use crate::binary::{output, write};
 const WRONG: &[(&str, &str)] = &[
     (
         "[http]\nlisen = \"127.0.0.1:7880\"",
-        "http.lisen: unknown field `lisen`, expected one of `listen`, `public_url`, `trusted_proxies`, `cors_origins`",
+        "http.lisen: unknown field `lisen`, expected one of `listen`, `public_url`, `trusted_proxies`, `cors_origins`, `tls`",
     ),
     (
         "[htpp]\nlisten = \"127.0.0.1:7880\"",
@@ -37,6 +37,47 @@ const WRONG: &[(&str, &str)] = &[
     (
         "[http]\ncors_origins = [\"*.example.org\"]",
         "http.cors_origins: expected \"*\" or origins such as \"https://example.org\"",
+    ),
+    (
+        "[http.tls]\ndomain = \"sfu.example.org\"",
+        "http.tls.domain: unknown field `domain`, expected one of `certificate`, `key`, `domains`, `acme_directory`, `acme_contact`, `acme_root`",
+    ),
+    (
+        "[http.tls]\ncertificate = \"/nowhere/fullchain.pem\"",
+        "http.tls.key: certificate and key go together: set both, or neither",
+    ),
+    (
+        "[http.tls]\nkey = \"/nowhere/key.pem\"",
+        "http.tls.certificate: certificate and key go together: set both, or neither",
+    ),
+    (
+        "[http.tls]\ncertificate = \"/nowhere/fullchain.pem\"\nkey = \"/nowhere/key.pem\"",
+        "http.tls.certificate: /nowhere/fullchain.pem: No such file or directory (os error 2)",
+    ),
+    (
+        "[http.tls]\ncertificate = \"/dev/null\"\nkey = \"/dev/null\"",
+        "http.tls.certificate: /dev/null: no certificate in it: expected PEM with -----BEGIN CERTIFICATE-----",
+    ),
+    (
+        "[http.tls]\ncertificate = \"a.pem\"\nkey = \"b.pem\"\ndomains = [\"sfu.example.org\"]",
+        "http.tls.domains: the certificate is in files already; take either those or domains out",
+    ),
+    (
+        "[http.tls]\ndomains = [\"*.example.org\"]",
+        "http.tls.domains: expected names such as \"sfu.example.org\", in lower case, without wildcards",
+    ),
+    (
+        "[http.tls]\ndomains = \"sfu.example.org\"",
+        "http.tls.domains: invalid type: string \"sfu.example.org\", expected a sequence",
+    ),
+    (
+        "[http.tls]\nacme_directory = \"acme-v02.api.letsencrypt.org\"",
+        "http.tls.acme_directory: expected the https:// URL of an ACME server's directory",
+    ),
+    ("[http.tls]\nacme_contact = \"operator\"", "http.tls.acme_contact: expected an e-mail address, or \"\" for none"),
+    (
+        "[http]\nlisten = \"192.0.2.7:443\"\n[media]\ntcp_listen = \"0.0.0.0:443\"",
+        "media.tcp_listen: to share the port of http.listen, expected the same address as well: 192.0.2.7:443",
     ),
     ("[admin]\nlisten = \"\"", "admin.listen: invalid socket address syntax"),
     (

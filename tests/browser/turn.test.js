@@ -20,8 +20,8 @@ describe('through a TURN server', () => {
 
   const world = useWorld('turn', {}, async () => {
     home = await Namespace.start();
-    turn = await Turn.start(SECRET, home.outside);
-    const urls = ['udp', 'tcp'].map((transport) => `turn:${home.outside}:${turn.port}?transport=${transport}`);
+    turn = await Turn.start(SECRET, home.gateway);
+    const urls = ['udp', 'tcp'].map((transport) => `turn:${home.gateway}:${turn.port}?transport=${transport}`);
     return `[[ice_server]]\nurls = ${JSON.stringify(urls)}\nsecret = "${SECRET}"\nttl_s = 600\n`;
   });
   after(async () => {
@@ -55,7 +55,7 @@ describe('through a TURN server', () => {
     await ada.do('restartIce');
     const servers = await ada.do('iceServers');
     assert.deepEqual(servers.map(({ urls }) => [urls].flat()[0]), ['udp', 'tcp'].map((transport) => (
-      `turn:${home.outside}:${turn.port}?transport=${transport}`
+      `turn:${home.gateway}:${turn.port}?transport=${transport}`
     )));
     for (const { username, credential } of servers) {
       const [expiry] = username.split(':');

@@ -12,6 +12,7 @@ import imageio_ffmpeg
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+import acme
 import canary
 import examples
 import monitoring
@@ -186,6 +187,7 @@ async def misbehaving_receivers():
 ALONE = {
     "tokens": tokens.tokens,
     "operate": operate.operating,
+    "acme": acme.certificates,
     **{f"canary-{mode}": canary.case(mode) for mode in canary.MODES},
     "webhooks": misbehaving_receivers,
     "webhooks-unsent": unsent.erased_before_it_is_sent,

@@ -46,9 +46,10 @@ const FIREFOX_PREFERENCES = {
 
 /**
  * @param {import('./netns.js').Namespace} [namespace]  where it runs, if not here
+ * @param {string[]} [flags]
  * @returns {Promise<{page: () => Promise<import('playwright-core').Page>, close: () => Promise<void>}>}
  */
-export async function startChromium(namespace) {
+export async function startChromium(namespace, flags = []) {
   mustExist(CHROMIUM);
   const context = await chromium.launchPersistentContext(mkdtempSync(join(tmpdir(), 'chromium-')), {
     executablePath: namespace?.executable(CHROMIUM) ?? CHROMIUM,
@@ -56,7 +57,7 @@ export async function startChromium(namespace) {
     // With permission Chromium offers its addresses as they are, not as mDNS names.
     permissions: ['camera', 'microphone', 'clipboard-read', 'clipboard-write'],
     viewport: { width: 1280, height: 800 },
-    args: CHROMIUM_FLAGS,
+    args: [...CHROMIUM_FLAGS, ...flags],
   });
   return { page: () => context.newPage(), close: () => context.close() };
 }

@@ -82,7 +82,8 @@ export class Namespace {
     const address = (host) => `198.${18 + (network >> 14)}.${(network >> 6) & 255}.${((network & 63) << 2) + host}`;
     this.#link = `stube${process.pid % 100_000}.${made}`;
     this.address = address(2);
-    this.outside = address(1);
+    /** This machine's, at the other end. */
+    this.gateway = address(1);
     await run('ip', ['link', 'add', this.#link, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', String(this.#pid)]);
     await run('ip', ['address', 'add', `${address(1)}/30`, 'dev', this.#link]);
     // One datagram at a time, as on a wire: else a burst that the server hands over as one is held up or lost as one.

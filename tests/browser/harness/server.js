@@ -17,6 +17,8 @@ export const ARTEFACTS = join(REPOSITORY, 'tests/artefacts');
 const BASIC = `Basic ${Buffer.from('devkey:devsecret-devsecret-devsecret-dev').toString('base64')}`;
 
 export class Server {
+  /** Who calls it. */
+  credentials = BASIC;
   #process = null;
   #environment;
   #directory = mkdtempSync(join(tmpdir(), 'stube-'));
@@ -108,7 +110,7 @@ export class Server {
   async api(method, path, body) {
     const response = await fetch(this.base + path, {
       method,
-      headers: { Authorization: BASIC, ...(body && { 'Content-Type': 'application/json' }) },
+      headers: { Authorization: this.credentials, ...(body && { 'Content-Type': 'application/json' }) },
       body: body && JSON.stringify(body),
     });
     const text = await response.text();
