@@ -14,12 +14,13 @@ use tokio::time::{Interval, interval};
 
 use crate::activation;
 use crate::command::Command;
-use crate::config::{Config, ConfigError, MediaConfig};
+use crate::config::{Config, ConfigError};
 use crate::control::app::{App, Controls, Source, fresh_seed};
 use crate::control::clock::Clock;
 use crate::control::node::NodeState;
 use crate::control::outbox::LedgerOutbox;
 use crate::control::{admin, edge, keeper, listener, node, rooms, router};
+use crate::doctor;
 use crate::ids::IdSource;
 use crate::ledger::accounts::{Accounts, Beginnings};
 use crate::ledger::address::{DayKeys, DistinctAddresses, KEY_BYTES, PresentAddresses};
@@ -114,7 +115,7 @@ pub async fn start(config: Config, process: Process) -> Result<Running, StartErr
     let clock = Clock::start();
     let ledger = open_ledger(&config, &endpoints, &clock).await?;
     let rooms = ledger.store().rooms().await?;
-    let (shards, notices) = Shards::start(&shards_config(&config.media, config.shard.count))?;
+    let (shards, notices) = Shards::start(&ShardsConfig::of(&config.media, config.shard.count))?;
     let Process { source, log_to } = process;
     let (change_endpoints, changed_endpoints) = mpsc::channel(ENDPOINT_CHANGES_MAX);
     let controls = Controls { source, log_to, endpoints: change_endpoints };
@@ -244,17 +245,6 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, St
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { what, address, source })
 }
 
-fn shards_config(media: &MediaConfig, count: usize) -> ShardsConfig {
-    ShardsConfig {
-        count,
-        udp_listen: media.udp_listen,
-        tcp_listen: media.tcp_listen,
-        advertise: media.advertise.clone(),
-        connect_timeout: media.connect_timeout,
-        restart_timeout: media.restart_timeout,
-    }
-}
-
 impl Running {
     /// Whether every shard turns; what the watchdog asks.
     pub fn is_turning(&self) -> bool {
@@ -315,6 +305,7 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     let running = start(config, process).await?;
     print_where(&shown, &running);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
+    doctor::warn_at_start(&shown);
     notify(NotifyState::Ready);
     let mut beat = sd_notify::watchdog_enabled().map(|period| interval(period / 2));
     loop {
@@ -407,7 +398,7 @@ fn print_where(config: &Config, running: &Running) {
     let (http, admin, udp) = (running.http_addr, running.admin_addr, config.media.udp_listen);
     let mut text = format!(
         "Stube {version} is running.\n  page   http://{http}/\n  API    http://{http}/v1/\n  \
-         admin  http://{admin}/metrics\n  media  UDP {udp}, TCP {tcp}\n",
+         admin  http://{admin}/ and /metrics\n  media  UDP {udp}, TCP {tcp}\n",
         version = env!("CARGO_PKG_VERSION"),
     );
     if config.dev_key().is_some() {
