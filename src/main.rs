@@ -1,5 +1,5 @@
-//! The command line: `stube serve`, `stube check-config`, `stube token`, `stube usage`, `stube audit verify`, `stube load`;
-//! and `stube generate`, which packages call.
+//! The command line: `stube serve`, `stube check-config`, `stube token`, `stube rooms`, `stube participants`,
+//! `stube node`, `stube doctor`, `stube usage`, `stube audit verify`, `stube load`; and `stube generate`, which packages call.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::iter_over_hash_type, clippy::string_slice))]
@@ -7,7 +7,8 @@
 
 mod generate;
 
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
@@ -18,8 +19,10 @@ use stube::config::{Config, ConfigError};
 use stube::control::clock::Clock;
 use stube::control::limits;
 use stube::control::token::{self, Claims, StrictGrants};
+use stube::doctor;
 use stube::load;
 use stube::log;
+use stube::remote::{self, Failure, Order};
 use stube::run::{self, Process, StartError};
 use stube::statement;
 use stube::tls;
@@ -51,6 +54,14 @@ enum Subcommands {
     CheckConfig,
     /// Print a token with which a participant can join a room.
     Token(TokenArgs),
+    /// The rooms of a running server.
+    Rooms(remote::Rooms),
+    /// Who is in a room of a running server.
+    Participants(remote::Participants),
+    /// Look for what goes wrong in practice, and say what to do.
+    Doctor(doctor::Options),
+    /// A running server itself: how it does, draining, reloading.
+    Node(remote::Node),
     /// Print what a tenant has used, from the ledger.
     Usage(statement::Options),
     /// The audit log of exports, erasures and sweeps.
@@ -106,6 +117,9 @@ struct TokenArgs {
 fn main() -> ExitCode {
     let Err(error) = dispatch(Cli::parse()) else { return ExitCode::SUCCESS };
     eprintln!("stube: {error:#}");
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return ExitCode::from(failure.exit_status());
+    }
     let of_start = error.downcast_ref::<StartError>().is_some_and(StartError::is_config);
     match of_start || error.is::<ConfigError>() {
         true => ExitCode::from(EXIT_CONFIG),
@@ -115,57 +129,65 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "the answer to the command")]
 fn dispatch(cli: Cli) -> anyhow::Result<()> {
-    let command = match cli.command.unwrap_or_else(|| Subcommands::Serve(ServeArgs::default())) {
-        // It needs no configuration: the server may be elsewhere.
-        Subcommands::Load(options) => return load::run(&options),
-        Subcommands::Generate { pages } => return generate::write(&pages, Cli::command()),
-        command => command,
-    };
-    let config = Config::load(&cli.config, environment())?;
-    let filter = log::filter(&config.log.level)?;
-    match command {
-        Subcommands::Serve(ServeArgs { reload_from }) => {
-            let path = cli.config.clone();
-            let source = Box::new(move || {
-                let later = reload_from.as_ref().filter(|later| later.exists());
-                Config::load(later.unwrap_or(&path), environment())
-            });
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(CONTROL_THREADS)
-                .thread_name("control")
-                .enable_all()
-                .build()
-                .context("cannot start the HTTP threads")?;
-            let traces = traces::start(&config.traces, runtime.handle())?;
-            let log_to = log::start(filter, config.log.format, traces.as_ref());
-            let process = Process { source, log_to };
-            let result = runtime.block_on(run::serve(config, process));
-            if let Some(traces) = traces {
-                traces.stop();
-            }
-            // Whatever still hangs has had its time.
-            runtime.shutdown_background();
-            result
-        }
+    let path = cli.config;
+    match cli.command.unwrap_or_else(|| Subcommands::Serve(ServeArgs::default())) {
+        Subcommands::Serve(arguments) => serve(path, arguments),
         Subcommands::CheckConfig => {
+            let config = valid(&path)?;
             Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
             traces::check(&config.traces)?;
             tls::read(&config, Some(Clock::start().unix_seconds()))?;
-            println!("{}: valid", cli.config.display());
+            println!("{}: valid", path.display());
             Ok(())
         }
-        Subcommands::Token(args) => print_token(&config, args),
+        Subcommands::Token(arguments) => print_token(&valid(&path)?, arguments),
+        // These need no configuration if they are told enough: the server may be elsewhere.
+        Subcommands::Rooms(rooms) => ask(Order::Rooms(rooms), &path),
+        Subcommands::Participants(participants) => ask(Order::Participants(participants), &path),
+        Subcommands::Node(node) => ask(Order::Node(node), &path),
+        Subcommands::Doctor(options) => examine(&options, &path),
         Subcommands::Usage(options) => {
-            print!("{}", small_runtime()?.block_on(statement::usage(&config, &options))?);
+            print!("{}", small_runtime()?.block_on(statement::usage(&valid(&path)?, &options))?);
             Ok(())
         }
         Subcommands::Audit { command: AuditCommands::Verify } => {
-            print!("{}", small_runtime()?.block_on(statement::verify_audit(&config))?);
+            print!("{}", small_runtime()?.block_on(statement::verify_audit(&valid(&path)?))?);
             Ok(())
         }
         Subcommands::Load(options) => load::run(&options),
         Subcommands::Generate { pages } => generate::write(&pages, Cli::command()),
     }
+}
+
+/// The configuration, whose log level is one.
+fn valid(path: &Path) -> Result<Config, ConfigError> {
+    let config = Config::load(path, environment())?;
+    log::filter(&config.log.level)?;
+    Ok(config)
+}
+
+fn serve(path: PathBuf, arguments: ServeArgs) -> anyhow::Result<()> {
+    let config = Config::load(&path, environment())?;
+    let filter = log::filter(&config.log.level)?;
+    let source = Box::new(move || {
+        let later = arguments.reload_from.as_ref().filter(|later| later.exists());
+        Config::load(later.unwrap_or(&path), environment())
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the HTTP threads")?;
+    let traces = traces::start(&config.traces, runtime.handle())?;
+    let process = Process { source, log_to: log::start(filter, config.log.format, traces.as_ref()) };
+    let result = runtime.block_on(run::serve(config, process));
+    if let Some(traces) = traces {
+        traces.stop();
+    }
+    // Whatever still hangs has had its time.
+    runtime.shutdown_background();
+    result
 }
 
 /// The environment. A variable that is not UTF-8 is none of ours.
@@ -176,6 +198,28 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 /// For a command that asks the database something and ends.
 fn small_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")
+}
+
+fn examine(options: &doctor::Options, path: &Path) -> anyhow::Result<()> {
+    let config = Config::load(path, environment());
+    let doctor::Examination { text, result } = small_runtime()?.block_on(doctor::examine(options, path, config));
+    print_answer(&text);
+    match result {
+        Err(doctor::Trouble::Config(error)) => Err(error.into()),
+        other => Ok(other?),
+    }
+}
+
+/// Prints what a command answers. Whoever closed our output does not want to know.
+fn print_answer(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Has a running server do something.
+fn ask(order: Order, path: &Path) -> anyhow::Result<()> {
+    let said = small_runtime()?.block_on(remote::run(order, Config::load(path, environment())))?;
+    print_answer(&said);
+    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to the command")]

@@ -22,6 +22,7 @@ use crate::control::listener::Entrance;
 use crate::control::node::NodeState;
 use crate::control::outbox::LedgerOutbox;
 use crate::control::{admin, certificates, edge, keeper, listener, node, rooms, router};
+use crate::doctor;
 use crate::ids::IdSource;
 use crate::ledger::accounts::{Accounts, Beginnings};
 use crate::ledger::address::{DayKeys, DistinctAddresses, KEY_BYTES, PresentAddresses};
@@ -277,21 +278,12 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, St
 }
 
 fn shards_config(config: &Config, http: &[TcpListener]) -> Result<ShardsConfig, StartError> {
-    let media = &config.media;
     let mut tcp_shared = Vec::new();
     for listener in http.iter().filter(|_| config.shares_port()) {
         let failed = |source| StartError::Listen { what: "HTTP and media", address: config.http.listen, source };
         tcp_shared.extend(bound_to(SockRef::from(listener)).map_err(failed)?);
     }
-    Ok(ShardsConfig {
-        count: config.shard.count,
-        udp_listen: media.udp_listen,
-        tcp_listen: media.tcp_listen,
-        tcp_shared,
-        advertise: media.advertise.clone(),
-        connect_timeout: media.connect_timeout,
-        restart_timeout: media.restart_timeout,
-    })
+    Ok(ShardsConfig { tcp_shared, ..ShardsConfig::of(&config.media, config.shard.count) })
 }
 
 impl Running {
@@ -354,6 +346,7 @@ pub async fn serve(config: Config, process: Process) -> anyhow::Result<()> {
     let running = start(config, process).await?;
     print_where(&shown, &running);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
+    doctor::warn_at_start(&shown);
     notify(NotifyState::Ready);
     let mut beat = sd_notify::watchdog_enabled().map(|period| interval(period / 2));
     loop {
@@ -447,7 +440,7 @@ fn print_where(config: &Config, running: &Running) {
     let (http, admin, udp) = (running.http_addr, running.admin_addr, config.media.udp_listen);
     let mut text = format!(
         "Stube {version} is running.\n  page   {scheme}://{http}/\n  API    {scheme}://{http}/v1/\n  \
-         admin  http://{admin}/metrics\n  media  UDP {udp}, TCP {tcp}\n",
+         admin  http://{admin}/ and /metrics\n  media  UDP {udp}, TCP {tcp}\n",
         version = env!("CARGO_PKG_VERSION"),
     );
     if config.dev_key().is_some() {

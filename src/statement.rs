@@ -9,6 +9,7 @@ use crate::ids::Tenant;
 use crate::ledger::record::{Day, UnixMs};
 use crate::ledger::state_directory;
 use crate::ledger::store::Store;
+use crate::table;
 
 /// Which sums, and how they are written.
 #[derive(Debug, Args)]
@@ -112,7 +113,7 @@ fn write(lines: &[UsageView], by: By, format: Format) -> anyhow::Result<String> 
         Format::Csv => {
             rows.iter().map(|row| row.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",") + "\r\n").collect()
         }
-        Format::Table => table(&rows),
+        Format::Table => table::aligned(&rows, |column| column > 0),
         Format::Jsonl => {
             let mut text = String::new();
             for line in lines {
@@ -131,22 +132,6 @@ fn quoted(cell: &str) -> String {
         true => format!("\"{}\"", cell.replace('"', "\"\"")),
         false => cell,
     }
-}
-
-/// Columns as wide as their widest cell; figures to the right.
-fn table(rows: &[Vec<String>]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..=FIGURES.len()).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
-            0 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 /// Whether the audit log is as it was written, as text; an error if not.

@@ -49,6 +49,16 @@ impl IceUrl {
         self.0.starts_with("turn")
     }
 
+    /// Whether it is reached over TCP.
+    pub fn is_tcp(&self) -> bool {
+        self.is_tls() || self.0.ends_with("=tcp")
+    }
+
+    /// Whether it is reached over TLS, and so over TCP.
+    pub fn is_tls(&self) -> bool {
+        self.0.starts_with("stuns:") || self.0.starts_with("turns:")
+    }
+
     /// Host and port; the scheme's own port where none is written (RFC 7064 §3.2, RFC 7065 §3.2).
     pub fn host_and_port(&self) -> (&str, u16) {
         let (scheme, rest) = self.0.split_once(':').unwrap_or_default();
@@ -144,6 +154,16 @@ mod tests {
         ] {
             let url = IceUrl::parse(text);
             assert_eq!(url.as_ref().map(IceUrl::host_and_port), expected, "{text}");
+        }
+        for (text, tcp, tls) in [
+            ("stun:a", false, false),
+            ("turn:a", false, false),
+            ("turn:a?transport=udp", false, false),
+            ("turn:a?transport=tcp", true, false),
+            ("turns:a", true, true),
+        ] {
+            let url = IceUrl::parse(text);
+            assert_eq!(url.map(|url| (url.is_tcp(), url.is_tls())), Some((tcp, tls)), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The admin listener: `/metrics`, `/healthz`, `/readyz`, `/v1/node`.
+//! The admin listener: the operator's page, `/metrics`, `/healthz`, `/readyz`, `/v1/node`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,8 @@ use tokio::time::timeout;
 use super::app::App;
 use super::edge::RequestKind;
 use super::node::{self, NodeState};
+use super::overview;
+use super::pages;
 use super::problem::Problem;
 use crate::ledger::record::UnixMs;
 use crate::metrics::{LedgerSnapshot, TlsSnapshot};
@@ -33,7 +35,11 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/node", get(node::read))
         .route("/v1/node/reload", post(node::reload))
         .route("/v1/node/drain", post(node::drain))
+        .route("/v1/node/rooms", get(overview::rooms))
+        .route("/v1/node/rooms/{sid}", get(overview::room))
+        .route("/v1/node/quotas", get(overview::quotas))
         .layer(from_fn_with_state(Arc::clone(&app), explain))
+        .merge(pages::admin())
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))

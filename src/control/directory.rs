@@ -3,6 +3,7 @@
 //! Fed by what control does and by the shards' notices. Notices can be lost under load, so an entry may outlive its
 //! room; whoever then asks the shard is refused, and removes the entry.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -69,6 +70,27 @@ impl Directory {
         let entries = self.entries();
         let rooms = entries.rooms.range((from, Bound::Unbounded)).take_while(|((owner, _), _)| owner == tenant);
         rooms.take(limit).map(|(_, entry)| entry.clone()).collect()
+    }
+
+    /// The room of this id, and whose it is.
+    pub fn room_of_id(&self, room: RoomId) -> Option<(Tenant, RoomEntry)> {
+        let entries = self.entries();
+        let key = entries.names.get(&room)?;
+        Some((key.0.clone(), entries.rooms.get(key)?.clone()))
+    }
+
+    /// How many rooms of all tenants have `search` in their name or API key, and the `limit` of them with the most
+    /// sessions, by name.
+    pub fn largest(&self, search: &str, limit: usize) -> (usize, Vec<(Tenant, RoomEntry)>) {
+        let entries = self.entries();
+        let holds = |text: &str| text.contains(search) || text.to_lowercase().contains(search);
+        let fits = |tenant: &Tenant, name: &RoomName| holds(name.as_str()) || holds(tenant.key());
+        let mut found: Vec<_> = entries.rooms.iter().filter(|((tenant, name), _)| fits(tenant, name)).collect();
+        let sessions = |room: RoomId| entries.sessions_of.get(&room).map_or(0, BTreeSet::len);
+        // Stable: rooms of one size stay in the order of their names.
+        found.sort_by_key(|(_, entry)| Reverse(sessions(entry.room)));
+        let largest = found.iter().take(limit).map(|((tenant, _), entry)| (tenant.clone(), (*entry).clone())).collect();
+        (found.len(), largest)
     }
 
     /// Adds a room, in place of one of the same name.
@@ -270,6 +292,25 @@ mod tests {
         assert_eq!(names(Some("k"), 1), ["p"]);
         assert_eq!(names(Some("l"), 9), ["p", "z"]);
         assert!(directory.room(&"b".into(), &"z".into()).is_none());
+    }
+
+    #[test]
+    fn the_largest_rooms_of_all_tenants_come_first() {
+        let directory = Directory::default();
+        for (bits, tenant, name) in [(1, "a", "Hall"), (2, "b", "hall-2"), (3, "halls", "x"), (4, "a", "attic")] {
+            directory.insert_room(&tenant.into(), entry(bits, name, 0));
+        }
+        directory.insert_session(SessionId::from_bits(1), session(2, 0));
+        let names = |search: &str, limit: usize| {
+            let (total, rooms) = directory.largest(search, limit);
+            (total, rooms.iter().map(|(_, room)| room.name.as_str().to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(names("hall", 9), (3, vec!["hall-2".to_owned(), "Hall".to_owned(), "x".to_owned()]));
+        assert_eq!(names("", 1), (4, vec!["hall-2".to_owned()]));
+        assert_eq!(names("cellar", 9).0, 0);
+        let found = directory.room_of_id(RoomId::from_bits(4)).map(|(tenant, room)| (tenant, room.name));
+        assert_eq!(found, Some(("a".into(), "attic".into())));
+        assert!(directory.room_of_id(RoomId::from_bits(9)).is_none());
     }
 
     #[test]

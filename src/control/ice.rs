@@ -26,8 +26,8 @@ pub struct IceServer {
 #[derive(Clone, Serialize, JsonSchema, PartialEq, Eq)]
 pub struct Credentials {
     /// When they expire, in Unix seconds, a colon, and something random.
-    username: String,
-    credential: String,
+    pub username: String,
+    pub credential: String,
 }
 
 /// Names a set of TURN credentials; nothing remembers it.
@@ -46,13 +46,18 @@ pub fn servers(app: &App) -> Vec<IceServer> {
 }
 
 fn server_of(server: &IceServerConfig, now_s: u64, random: &str) -> IceServer {
-    let credentials = server.secret.as_ref().map(|secret| {
+    let urls = server.urls.iter().map(IceUrl::as_str).map(str::to_owned).collect();
+    IceServer { urls, credentials: credentials(server, now_s, random) }
+}
+
+/// Credentials that are taken from now until they expire; none for STUN.
+pub fn credentials(server: &IceServerConfig, now_s: u64, random: &str) -> Option<Credentials> {
+    server.secret.as_ref().map(|secret| {
         let username = format!("{}:{random}", now_s + server.ttl.as_secs());
         let key = hmac::Key::new(HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes());
         let credential = BASE64_STANDARD.encode(hmac::sign(&key, username.as_bytes()));
         Credentials { username, credential }
-    });
-    IceServer { urls: server.urls.iter().map(IceUrl::as_str).map(str::to_owned).collect(), credentials }
+    })
 }
 
 /// One `Link` header for each URL: of several in one line, some WHIP clients see but the first.

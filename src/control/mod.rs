@@ -16,7 +16,7 @@ pub mod node;
 pub mod app;
 pub mod body;
 pub mod edge;
-mod ice;
+pub mod ice;
 pub mod rooms;
 mod tokens;
 mod participants;
@@ -27,6 +27,8 @@ pub mod usage;
 mod subjects;
 pub mod events;
 mod demo;
+mod pages;
+mod overview;
 pub mod openapi;
 pub mod admin;
 mod opening;
@@ -77,7 +79,7 @@ fn routes() -> [(&'static str, MethodRouter<Arc<App>>); 22] {
 
 /// Everything the public listener answers.
 pub fn router(app: Arc<App>) -> Router {
-    let api = routes().into_iter().fold(demo::pages(), |router, (path, methods)| router.route(path, methods));
+    let api = routes().into_iter().fold(pages::public(), |router, (path, methods)| router.route(path, methods));
     api.fallback(edge::not_found)
         .layer(from_fn(edge::time_out))
         .layer(CatchPanicLayer::custom(edge::after_panic))

@@ -1,5 +1,6 @@
 //! `/v1/node` on the admin listener: how the server does, reading its configuration anew, and its retreat.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderMap, ORIGIN};
+use axum::http::header::{CONTENT_TYPE, HOST, HeaderMap, ORIGIN};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
@@ -15,9 +16,13 @@ use super::app::{App, uninterrupted};
 use super::body::{self, Fields};
 use super::code::Code;
 use super::problem::Problem;
+use crate::command::Transport;
 use crate::config::{Config, ConfigError, Reloaded};
 use crate::ledger::store::AuditAction;
 use crate::log;
+use crate::rtc::Candidate;
+use crate::shard::probe;
+use crate::shard::{ShardIndex, ShardsConfig};
 use crate::tls;
 use crate::webhook::Endpoints;
 
@@ -45,6 +50,26 @@ struct NodeView {
     sessions: u64,
     shards: Vec<ShardView>,
     ledger: LedgerView,
+    listen: ListenView,
+    /// What clients are told to connect to.
+    advertised: Vec<AdvertisedView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_files_max: Option<u64>,
+}
+
+/// Where the server listens, as configured.
+#[derive(Serialize)]
+struct ListenView {
+    http: SocketAddr,
+    admin: SocketAddr,
+    udp: Vec<SocketAddr>,
+    tcp: Option<SocketAddr>,
+}
+
+#[derive(Serialize)]
+struct AdvertisedView {
+    transport: Transport,
+    address: SocketAddr,
 }
 
 #[derive(Serialize)]
@@ -58,6 +83,8 @@ struct ShardView {
 #[derive(Serialize)]
 struct LedgerView {
     writable: bool,
+    /// How often what is open is written.
+    checkpoint_s: u64,
     checkpoint_age_ms: u64,
     rows_waiting: usize,
 }
@@ -83,11 +110,38 @@ pub async fn read(State(app): State<Arc<App>>) -> Response {
         shards,
         ledger: LedgerView {
             writable: !app.ledger.is_failing(),
+            checkpoint_s: app.config().ledger.checkpoint.as_secs(),
             checkpoint_age_ms: app.ledger.age_ms(app.clock.moment().wall),
             rows_waiting,
         },
+        listen: listen(&app),
+        advertised: advertised(&app),
+        open_files_max: probe::open_files_max(),
     };
     Json(view).into_response()
+}
+
+fn listen(app: &App) -> ListenView {
+    let config = app.config();
+    let shards = ShardsConfig::of(&config.media, app.shards.count());
+    let udp = probe::listeners(&shards).into_iter().filter(|(_, transport)| *transport == Transport::Udp);
+    ListenView {
+        http: config.http.listen,
+        admin: config.admin.listen,
+        udp: udp.map(|(address, _)| address).collect(),
+        tcp: config.media.tcp_listen,
+    }
+}
+
+fn advertised(app: &App) -> Vec<AdvertisedView> {
+    let mut all: Vec<AdvertisedView> = Vec::new();
+    for candidate in (0..app.shards.count()).flat_map(|shard| app.shards.candidates(ShardIndex(shard))) {
+        let Candidate { transport, address } = *candidate;
+        if !all.iter().any(|known| known.transport == transport && known.address == address) {
+            all.push(AdvertisedView { transport, address });
+        }
+    }
+    all
 }
 
 /// What came of reading the configuration anew.
@@ -197,16 +251,96 @@ pub async fn drain(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) 
     Ok((StatusCode::ACCEPTED, Json(view)).into_response())
 }
 
-/// Refuses what a web page in the operator's browser could send: a page of another origin may not send JSON without
-/// asking first, and here nobody answers that question.
+/// Refuses what a web page in the operator's browser could send, but for our own: a page of another origin may not send
+/// JSON without asking first, and here nobody answers that question.
 fn from_no_page(headers: &HeaderMap) -> Result<(), Problem> {
-    if headers.contains_key(ORIGIN) {
-        // Also one whose host's name leads here for a moment.
-        return Err(Problem::forbidden("web pages may not operate the server"));
+    if let Some(origin) = headers.get(ORIGIN) {
+        // By an address, for the name of somebody else's page can lead here for a moment (DNS rebinding).
+        let own = address_of(headers).map(|host| format!("http://{host}"));
+        if own.is_none_or(|own| own.as_bytes() != origin.as_bytes()) {
+            return Err(Problem::forbidden(
+                "web pages may not operate the server, but for its own, opened by its address",
+            ));
+        }
     }
     let is_json = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     match is_json {
         true => Ok(()),
         false => Err(Problem::new(Code::UnsupportedMediaType, "expected Content-Type: application/json")),
+    }
+}
+
+/// Refuses to tell of people where a web page could read it to which a name leads, for such a name can be anybody's.
+pub fn by_address(headers: &HeaderMap) -> Result<(), Problem> {
+    match address_of(headers) {
+        Some(_) => Ok(()),
+        None => Err(Problem::forbidden(
+            "ask by the server's address or as localhost, not by a name: names can be made to lead here",
+        )),
+    }
+}
+
+/// The host that was asked for, with its port, if it is an address or `localhost`.
+fn address_of(headers: &HeaderMap) -> Option<&str> {
+    let authority = headers.get(HOST)?.to_str().ok()?;
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let is_v6 = |host: &str| host.parse::<Ipv6Addr>().is_ok();
+    let is_address = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) => is_v6(host),
+        None => host.parse::<Ipv4Addr>().is_ok() || host.eq_ignore_ascii_case("localhost"),
+    };
+    is_address.then_some(authority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(host: &str, origin: Option<&str>) -> HeaderMap {
+        let json = ("content-type", "application/json");
+        let headers = [json, ("host", host)].into_iter().chain(origin.map(|origin| ("origin", origin)));
+        headers.filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?))).collect()
+    }
+
+    #[test]
+    fn only_our_own_page_operates_the_server_and_only_by_an_address() {
+        for (host, origin, allowed) in [
+            ("127.0.0.1:6789", None, true),
+            ("sfu.example.org:6789", None, true),
+            ("127.0.0.1:6789", Some("http://127.0.0.1:6789"), true),
+            ("localhost:6789", Some("http://localhost:6789"), true),
+            ("[::1]:6789", Some("http://[::1]:6789"), true),
+            ("10.0.0.2", Some("http://10.0.0.2"), true),
+            ("127.0.0.1:6789", Some("http://127.0.0.1:7880"), false),
+            ("127.0.0.1:6789", Some("http://localhost:6789"), false),
+            ("127.0.0.1:6789", Some("https://127.0.0.1:6789"), false),
+            ("127.0.0.1:6789", Some("null"), false),
+            // The name of somebody's page that leads here.
+            ("stube.example:6789", Some("http://stube.example:6789"), false),
+            ("127.0.0.1.stube.example:6789", Some("http://127.0.0.1.stube.example:6789"), false),
+            ("localhost.stube.example", Some("http://localhost.stube.example"), false),
+            ("[::1].stube.example", Some("http://[::1].stube.example"), false),
+        ] {
+            assert_eq!(from_no_page(&asked(host, origin)).is_ok(), allowed, "{host} {origin:?}");
+        }
+    }
+
+    #[test]
+    fn people_are_told_of_by_address_alone() {
+        for (host, allowed) in [
+            ("127.0.0.1:6789", true),
+            ("[fd00::2]:6789", true),
+            ("LocalHost", true),
+            ("sfu.internal:6789", false),
+            ("127.0.0.1.example:6789", false),
+            ("::1", false),
+            ("", false),
+        ] {
+            assert_eq!(by_address(&asked(host, None)).is_ok(), allowed, "{host}");
+        }
+        assert!(by_address(&HeaderMap::new()).is_err());
     }
 }

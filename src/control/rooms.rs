@@ -138,11 +138,6 @@ pub struct RoomsView<'a> {
 }
 
 fn view<'a>(app: &App, origin: &Origin, entry: &'a RoomEntry, state: Option<&RoomState>) -> RoomView<'a> {
-    let call = |call: CallState| CallView {
-        sid: call.call,
-        started_at: app.clock.wall(call.started_at),
-        duration_ms: call.duration.as_millis() as u64,
-    };
     RoomView {
         sid: entry.room,
         name: entry.name.as_str(),
@@ -154,11 +149,20 @@ fn view<'a>(app: &App, origin: &Origin, entry: &'a RoomEntry, state: Option<&Roo
         metadata: entry.settings.metadata.as_str(),
         num_participants: state.map_or(0, |state| state.num_participants),
         num_publishers: state.map_or(0, |state| state.num_publishers),
-        call: state.and_then(|state| state.call).map(call),
+        call: state.and_then(|state| state.call).map(|running| call(app, running)),
         session_url: origin.url("/v1/sessions"),
         whip_url: origin.url("/whip"),
         whep_url: origin.url("/whep"),
         ice_servers: ice::servers(app),
+    }
+}
+
+/// The call of a room for an answer.
+pub fn call(app: &App, call: CallState) -> CallView {
+    CallView {
+        sid: call.call,
+        started_at: app.clock.wall(call.started_at),
+        duration_ms: call.duration.as_millis() as u64,
     }
 }
 
@@ -206,6 +210,23 @@ async fn describe(app: &App, entry: &RoomEntry) -> Result<RoomState, Refusal> {
         app.directory.remove_room(entry.room);
         app.room_not_found()
     })
+}
+
+/// How rooms are now; those that their shards do not know any more are left out.
+pub async fn states(
+    app: &App,
+    entries: impl Iterator<Item = &RoomEntry>,
+) -> Result<BTreeMap<RoomId, RoomState>, Refusal> {
+    let mut by_shard: BTreeMap<_, Vec<RoomId>> = BTreeMap::new();
+    for entry in entries {
+        by_shard.entry(entry.shard).or_default().push(entry.room);
+    }
+    let mut states = BTreeMap::new();
+    for (shard, rooms) in by_shard {
+        let known = app::rooms(app.tell(shard, Command::DescribeRooms { rooms }).await?)?;
+        states.extend(known.into_iter().map(|state| (state.room, state)));
+    }
+    Ok(states)
 }
 
 /// Opens a room of an earlier run, with its id. One that cannot be opened stays for the next start.
@@ -334,15 +355,7 @@ pub async fn list(
     let mut entries = app.directory.page(&tenant, after.as_ref(), page.limit + 1);
     let has_next = entries.len() > page.limit;
     entries.truncate(page.limit);
-    let mut by_shard: BTreeMap<_, Vec<RoomId>> = BTreeMap::new();
-    for entry in &entries {
-        by_shard.entry(entry.shard).or_default().push(entry.room);
-    }
-    let mut states = BTreeMap::new();
-    for (shard, rooms) in by_shard {
-        let known = app::rooms(app.tell(shard, Command::DescribeRooms { rooms }).await?)?;
-        states.extend(known.into_iter().map(|state| (state.room, state)));
-    }
+    let states = states(&app, entries.iter()).await?;
     let mut rooms = Vec::new();
     for entry in &entries {
         match states.get(&entry.room) {

@@ -7,7 +7,7 @@ use super::address::{AddressKey, ClientAddress, DayKeys, DistinctAddresses, Pres
 use super::book::{Admission, Book, Entry, Moment};
 use super::client;
 use super::event::EventKind;
-use super::quota::{Counters, Crossing, CrossingKind, Exceeded, Moment as QuotaMoment};
+use super::quota::{Counters, Crossing, CrossingKind, Exceeded, Moment as QuotaMoment, Tally};
 use super::record::{Batch, Person, RoomRow, UnixMs};
 use crate::command::{Notice, RoomSettings, SessionUsage};
 use crate::config::{IpMode, LimitTable};
@@ -235,6 +235,11 @@ impl Accounts {
     /// Rows and events that wait to be written, and those given up.
     pub fn backlog(&self) -> (usize, u64) {
         (self.book.waiting(), self.book.lost())
+    }
+
+    /// What a tenant has in use of its quotas.
+    pub fn in_use(&self, tenant: &Tenant) -> Vec<Tally> {
+        self.quotas.tally(tenant)
     }
 
     /// Distinct client addresses of sessions that exist: IPv4, IPv6.

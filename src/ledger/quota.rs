@@ -78,6 +78,15 @@ pub struct MonthToDate {
     pub egress_bytes: u64,
 }
 
+/// How much of something is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    pub quota: Quota,
+    pub used: u64,
+    /// None: as much as one likes.
+    pub limit: Option<u64>,
+}
+
 /// What is in use, and the limits to it.
 pub struct Counters {
     limits: LimitTable,
@@ -233,6 +242,16 @@ impl Counters {
     /// What tenants are to be told since this was last asked, in the order it happened.
     pub fn crossings(&mut self) -> Vec<Crossing> {
         std::mem::take(&mut self.crossings)
+    }
+
+    /// What a tenant has in use of all that is counted for it as a whole, with the limits.
+    pub fn tally(&self, tenant: &Tenant) -> Vec<Tally> {
+        let nothing = InUse::default();
+        let in_use = self.tenants.get(tenant).unwrap_or(&nothing);
+        let now = [(Quota::MaxRooms, in_use.rooms), (Quota::MaxParticipants, in_use.participants)];
+        let limits = self.limits.of(tenant);
+        let all = now.into_iter().chain(in_use.month.used());
+        all.map(|(quota, used)| Tally { quota, used, limit: limits.of(quota) }).collect()
     }
 
     fn join(

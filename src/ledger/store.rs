@@ -12,6 +12,7 @@ use std::time::Duration;
 use sqlx::AnyConnection;
 use tokio::time::timeout;
 
+mod examine;
 mod fault;
 mod statement;
 mod location;
@@ -29,6 +30,7 @@ mod upkeep;
 
 pub use audit::{AuditAction, AuditChain, AuditEntry, AuditError};
 pub use batch::Recovered;
+pub use examine::{Examined, examine, file};
 pub use fault::{Outage, StoreError};
 pub use inventory::{Column, INVENTORY};
 pub use outbox::{Backlog, Delivery, DeliveryId, StreamEvent};

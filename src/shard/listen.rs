@@ -8,9 +8,9 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use crate::command::Transport;
 
 /// Asked of the kernel for each UDP socket, bytes: a burst of some thousand packets while the thread is busy.
-const BUFFER_WANTED: usize = 4 * 1024 * 1024;
+pub(super) const BUFFER_WANTED: usize = 4 * 1024 * 1024;
 /// Below this much, packets are lost in bursts: it holds about 220 video packets.
-const BUFFER_LEAST: usize = 512 * 1024;
+pub(super) const BUFFER_LEAST: usize = 512 * 1024;
 /// Connections the kernel holds until they are accepted.
 const TCP_BACKLOG: i32 = 256;
 /// How often a system-chosen IPv4 port may be taken for IPv6 before giving up.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use crate::command::{Command, Notice, Refusal, Reply};
+use crate::config::MediaConfig;
 use crate::metrics::ShardSnapshot;
 use crate::rtc::{Candidate, Datagram, Engine, Input, Output, Stats, Timer};
 
@@ -20,6 +21,7 @@ mod census;
 mod framing;
 mod link;
 mod listen;
+pub mod probe;
 mod runs;
 mod saturation;
 mod start;
@@ -57,6 +59,21 @@ pub struct ShardsConfig {
     pub connect_timeout: Duration,
     /// From losing the media path to the end of the session.
     pub restart_timeout: Duration,
+}
+
+impl ShardsConfig {
+    /// As the configuration says.
+    pub fn of(media: &MediaConfig, count: usize) -> Self {
+        Self {
+            count,
+            udp_listen: media.udp_listen,
+            tcp_listen: media.tcp_listen,
+            tcp_shared: Vec::new(),
+            advertise: media.advertise.clone(),
+            connect_timeout: media.connect_timeout,
+            restart_timeout: media.restart_timeout,
+        }
+    }
 }
 
 impl Default for ShardsConfig {

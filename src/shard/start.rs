@@ -36,10 +36,7 @@ where
     E: MediaEngine,
     F: Fn(EngineConfig, Instant) -> E + Clone + Send + 'static,
 {
-    let count = match config.count {
-        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        count => count,
-    };
+    let count = num_shards(config);
     let crypto = Crypto::generate().map_err(|_| ShardError::Certificate)?;
     let local = interface_addresses().map_err(ShardError::Interfaces)?;
     let sockets = Sockets::bind(config, count)?;
@@ -67,6 +64,14 @@ where
         spawn(wiring, ending, engine_config, make_engine.clone()).map_err(ShardError::Thread)?;
     }
     Ok((Shards { handles: Arc::new(handles), accepting: links.into_iter().next() }, heard))
+}
+
+/// How many shards there are to be.
+pub(super) fn num_shards(config: &ShardsConfig) -> usize {
+    match config.count {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        count => count,
+    }
 }
 
 fn wire(
@@ -236,7 +241,7 @@ impl Sockets {
 }
 
 /// The IPs to put into the candidates of sockets that listen on `ip`, best first.
-fn advertised(config: &ShardsConfig, ip: IpAddr, local: &[IpAddr]) -> Vec<IpAddr> {
+pub(super) fn advertised(config: &ShardsConfig, ip: IpAddr, local: &[IpAddr]) -> Vec<IpAddr> {
     if !config.advertise.is_empty() {
         config.advertise.clone()
     } else if ip.is_unspecified() {
@@ -247,7 +252,7 @@ fn advertised(config: &ShardsConfig, ip: IpAddr, local: &[IpAddr]) -> Vec<IpAddr
 }
 
 /// The UDP address of one shard: port + index, or a port of the system's choice.
-fn udp_address(first: SocketAddr, index: usize) -> Result<SocketAddr, ShardError> {
+pub(super) fn udp_address(first: SocketAddr, index: usize) -> Result<SocketAddr, ShardError> {
     if first.port() == 0 {
         return Ok(first);
     }

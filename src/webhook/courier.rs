@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, redirect, retry};
 
@@ -32,6 +33,13 @@ const USER_AGENT: &str = concat!("stube/", env!("CARGO_PKG_VERSION"));
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+
+/// What a receiver said when nothing was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Knocked {
+    pub host: String,
+    pub answer: Answer,
+}
 
 /// Signs events and posts them.
 pub struct Courier {
@@ -82,6 +90,20 @@ impl Courier {
                 answer
             }
         }
+    }
+
+    /// Asks every receiver whether it is there: by HEAD, without an event and without a signature.
+    pub async fn knock(&self) -> Vec<Knocked> {
+        let knocks = self.endpoints.targets().map(|target| async {
+            let request = self.client.head(target.url().clone());
+            let answer = match tokio::time::timeout(self.time_limit, request.send()).await {
+                Err(_) => Answer::Silence("no answer in time"),
+                Ok(Err(error)) => silence(&error),
+                Ok(Ok(response)) => Answer::Status { code: response.status().as_u16(), retry_after: None },
+            };
+            Knocked { host: target.host().to_owned(), answer }
+        });
+        join_all(knocks).await
     }
 
     /// The headers that say what it is and whose; None if the tenant's secret is not known.

@@ -66,6 +66,11 @@ impl Endpoints {
         self.keys.keys().map(urls).collect()
     }
 
+    /// Where they post to.
+    pub(super) fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.list.iter().map(|endpoint| &endpoint.target)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()

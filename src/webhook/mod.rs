@@ -16,9 +16,10 @@ pub mod signature;
 pub mod target;
 
 pub use counts::{AttemptResult, Counts};
+pub use courier::Knocked;
 pub use endpoint::Endpoints;
 pub use outbox::{Delivery, Outbox, OutboxError};
-pub use sender::{Sender, SenderError};
+pub use sender::{Sender, SenderError, knock};
 
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ use crate::traces;
 
 use super::backoff::{Answer, Outcome, decide};
 use super::counts::{AttemptResult, Counts};
-use super::courier::{Courier, TIME_LIMIT};
+use super::courier::{Courier, Knocked, TIME_LIMIT};
 use super::endpoint::Endpoints;
 use super::lines::{AT_ONCE, Change, Lines};
 use super::outbox::{Delivery, Outbox};
@@ -42,6 +42,16 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 pub enum SenderError {
     #[error("webhooks over https need the system's CA certificates, and none can be read; install ca-certificates")]
     Certificates(#[source] reqwest::Error),
+}
+
+/// Asks these webhooks whether they are there, without an event.
+pub async fn knock(endpoints: Endpoints) -> Result<Vec<Knocked>, SenderError> {
+    Ok(courier(endpoints)?.knock().await)
+}
+
+fn courier(endpoints: Endpoints) -> Result<Courier, SenderError> {
+    let guard = Guard::new(endpoints.allow_private());
+    Courier::new(endpoints, guard, TIME_LIMIT).map_err(SenderError::Certificates)
 }
 
 /// Sends events.
@@ -68,9 +78,7 @@ impl Sender {
     /// A sender to these webhooks. Reads the system's certificates once, so a new CA needs a restart. `random` makes
     /// the jitter.
     pub fn new(endpoints: Endpoints, random: IdSource, counts: Arc<Counts>) -> Result<Self, SenderError> {
-        let guard = Guard::new(endpoints.allow_private());
-        let courier = Courier::new(endpoints, guard, TIME_LIMIT).map_err(SenderError::Certificates)?;
-        Ok(Self::with(courier, random, counts))
+        Ok(Self::with(courier(endpoints)?, random, counts))
     }
 
     pub(super) fn with(courier: Courier, random: IdSource, counts: Arc<Counts>) -> Self {

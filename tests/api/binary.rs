@@ -43,7 +43,7 @@ pub fn write(name: &str, text: &str) -> PathBuf {
     file
 }
 
-fn stube(arguments: &[&str], config: &Path, environment: &[(&str, &str)]) -> Command {
+pub fn stube(arguments: &[&str], config: &Path, environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stube"));
     command.args(arguments).arg("--config").arg(config).envs(environment.iter().copied());
     if let Some(folder) = config.parent().filter(|folder| !folder.join("Cargo.toml").exists()) {
@@ -148,7 +148,17 @@ fn packages_get_a_page_of_each_command_and_completions() {
         let output = output(&arguments, Path::new("nowhere.toml"), &[]);
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     }
-    for page in ["stube", "stube-serve", "stube-check-config", "stube-token", "stube-usage", "stube-audit-verify"] {
+    for page in [
+        "stube",
+        "stube-serve",
+        "stube-check-config",
+        "stube-token",
+        "stube-usage",
+        "stube-audit-verify",
+        "stube-rooms-list",
+        "stube-participants-mute",
+        "stube-node-drain",
+    ] {
         assert!(named(&format!("man/{page}.1")).contains(".TH"), "{page}");
     }
     for (shell, word) in [("stube.bash", "complete"), ("stube.fish", "complete"), ("_stube", "#compdef")] {

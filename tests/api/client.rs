@@ -94,7 +94,7 @@ impl Server {
 
     /// A request to the admin listener that changes something.
     pub fn order(&self, path: &str) -> RequestBuilder {
-        self.http.post(format!("http://{}{path}", self.running.admin_addr))
+        self.http.post(self.admin_url(path))
     }
 
     /// Ends when a server that drains has nothing left to wait for.
@@ -112,6 +112,11 @@ impl Server {
         self.running.http_addr
     }
 
+    /// The absolute URL of a path of the admin listener.
+    pub fn admin_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.running.admin_addr)
+    }
+
     /// A request without credentials.
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
         self.http.request(Method::from_bytes(method.as_bytes()).expect("a method"), self.url(path))
@@ -122,10 +127,14 @@ impl Server {
         self.request(method, path).basic_auth(KEY, Some(SECRET))
     }
 
-    /// A request to the admin listener.
+    /// A question to the admin listener.
+    pub fn ask_admin(&self, path: &str) -> RequestBuilder {
+        self.http.get(self.admin_url(path))
+    }
+
+    /// The answer of the admin listener.
     pub async fn admin(&self, path: &str) -> Response {
-        let url = format!("http://{}{path}", self.running.admin_addr);
-        self.http.get(url).send().await.expect("an answer")
+        self.ask_admin(path).send().await.expect("an answer")
     }
 
     /// Allocates a room of this name.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::client::{Server, answered, header, refused};
+use crate::client::{OTHER_KEY, OTHER_SECRET, Server, answered, header, refused};
 
 const SECRET: &str = "another-secret-another-secret-another";
 
@@ -30,8 +30,90 @@ async fn what_a_page_could_send_is_refused() {
         refused(plain, 415, "unsupported_media_type", path).await;
         let rebound = server.order(path).header("origin", "http://stube.example").json(&json!({}));
         refused(rebound, 403, "forbidden", path).await;
+        let other = server.order(path).header("origin", server.url("")).json(&json!({}));
+        refused(other, 403, "forbidden", "the demo page's origin").await;
     }
     assert_eq!(server.admin("/readyz").await.status(), 200);
+}
+
+#[tokio::test]
+async fn its_own_page_operates_the_server_by_its_address_alone() {
+    let server = Server::start().await;
+    let own = server.order("/v1/node/reload").header("origin", server.admin_url("")).json(&json!({}));
+    answered(own, 200, "our page").await;
+    // A name of somebody's that leads here for a moment.
+    let rebound = server.order("/v1/node/drain").header("host", "stube.example");
+    let rebound = rebound.header("origin", "http://stube.example").json(&json!({}));
+    refused(rebound, 403, "forbidden", "a rebound name").await;
+    let own = server.order("/v1/node/drain").header("origin", server.admin_url("")).json(&json!({"deadline_s": 60}));
+    assert_eq!(answered(own, 202, "our page").await["state"], "draining");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_page_is_served_closed_in() {
+    let server = Server::start().await;
+    for (path, kind) in
+        [("/", "text/html"), ("/admin.js", "text/javascript"), ("/admin.css", "text/css"), ("/icon.svg", "image/svg")]
+    {
+        let page = server.admin(path).await;
+        assert!(page.status() == 200 && header(&page, "content-type").starts_with(kind), "{path}");
+        let policy = header(&page, "content-security-policy");
+        for closed in ["default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"] {
+            assert!(policy.contains(closed), "{policy}");
+        }
+    }
+    // The public listener has nothing of it.
+    for path in ["/admin.html", "/admin.js", "/v1/node", "/v1/node/rooms", "/v1/node/quotas"] {
+        assert_eq!(server.request("GET", path).send().await.expect("an answer").status(), 404, "{path}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_operator_sees_rooms_people_and_quotas_of_all_tenants() {
+    let server = Server::configured("[quota.mapservice]\nmax_rooms = 4\n", &[]).await;
+    for name in ["hall", "attic", "Cellar"] {
+        server.room(name).await;
+    }
+    let theirs = server.request("POST", "/v1/rooms").basic_auth(OTHER_KEY, Some(OTHER_SECRET));
+    answered(theirs.json(&json!({"name": "hall"})), 201, "their hall").await;
+    let session = server.join("attic", "ada").await;
+
+    let rooms = |query: &str| answered(server.ask_admin(&format!("/v1/node/rooms{query}")), 200, "rooms");
+    let all = rooms("").await;
+    assert_eq!(all["total"], 4);
+    assert_eq!((&all["rooms"][0]["name"], &all["rooms"][0]["num_participants"]), (&json!("attic"), &json!(1)));
+    assert_eq!((&all["rooms"][0]["key"], &all["rooms"][0]["max_participants"]), (&json!("mapservice"), &json!(100)));
+    let halls = rooms("?search=hall").await;
+    let keys: Vec<_> = halls["rooms"].as_array().expect("rooms").iter().map(|room| room["key"].clone()).collect();
+    assert_eq!(keys, ["mapservice", "neighbour"]);
+    assert_eq!(rooms("?search=cellar").await["total"], 1);
+
+    let path = format!("/v1/node/rooms/{}", all["rooms"][0]["sid"].as_str().expect("an id"));
+    let room = answered(server.ask_admin(&path), 200, "a room").await;
+    let ada = &room["participants"][0];
+    assert_eq!((&room["name"], &ada["identity"], &ada["state"]), (&json!("attic"), &json!("ada"), &json!("joining")));
+    assert!(ada["duration_ms"].is_u64() && ada["published"].is_array(), "{ada}");
+    // Whoever knows a session's id may end it.
+    let session = session.url.rsplit('/').next().expect("an id");
+    assert!(ada.get("session").is_none() && !room.to_string().contains(session), "{room}");
+    refused(server.ask_admin("/v1/node/rooms/RM_0000000000000000000000"), 404, "room_not_found", "none").await;
+    refused(server.ask_admin("/v1/node/rooms/hall"), 404, "room_not_found", "no id").await;
+
+    let quotas = answered(server.ask_admin("/v1/node/quotas"), 200, "quotas").await;
+    let ours = &quotas["keys"][0];
+    assert_eq!(
+        (&ours["key"], &ours["quotas"][0]),
+        (&json!("mapservice"), &json!({"quota": "max_rooms", "used": 3, "limit": 4}))
+    );
+    assert_eq!(quotas["keys"][1]["quotas"][1], json!({"quota": "max_participants", "used": 0, "limit": null}));
+    // A page to which a name leads that its owner made lead here.
+    for path in ["/v1/node/rooms", path.as_str(), "/v1/node/quotas"] {
+        let rebound = server.ask_admin(path).header("host", "stube.example:6789");
+        refused(rebound, 403, "forbidden", path).await;
+    }
+    server.stop().await;
 }
 
 #[tokio::test]

@@ -1,11 +1,16 @@
 // Clients that reach the server through a TURN server only: Debian's coturn, with the credentials that Stube hands out.
 
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import { startChromium } from './harness/browsers.js';
 import { eventually } from './harness/eventually.js';
 import { Namespace } from './harness/netns.js';
 import { Peer, assertFullMesh } from './harness/peer.js';
+import { BINARY } from './harness/server.js';
 import { Turn } from './harness/turn.js';
 import { useWorld } from './harness/world.js';
 
@@ -46,6 +51,21 @@ describe('through a TURN server', () => {
     const { name, ice_servers: [server] } = await world.server.api('POST', '/v1/rooms', { name: 'forged' });
     const iceServers = [{ ...server, credential: Buffer.from('guessed').toString('base64') }];
     await assert.rejects(Peer.join(world, name, 'mallory', { iceServers, relayOnly: true }), /did not welcome us/);
+  });
+
+  test('the doctor gets a relay with our credentials, and none with others', async () => {
+    const doctor = async (config) => {
+      const environment = { ...process.env, STUBE__HTTP__LISTEN: '127.0.0.1:0', STATE_DIRECTORY: world.server.directory };
+      const { stdout } = await promisify(execFile)(BINARY, ['doctor', '--json', '--config', config], { env: environment })
+        .catch((error) => error);
+      return JSON.parse(stdout).findings.filter(({ check }) => check === 'ice_servers');
+    };
+    for (const { verdict, seen } of await doctor(world.server.config)) assert.equal(verdict, 'ok', seen);
+    const other = join(world.server.directory, 'other.toml');
+    writeFileSync(other, readFileSync(world.server.config, 'utf8').replace(SECRET, 'another'));
+    const findings = await doctor(other);
+    assert.deepEqual(findings.map(({ verdict }) => verdict), ['fail', 'fail'], JSON.stringify(findings));
+    assert.match(findings[0].advice, /static-auth-secret/);
   });
 
   test('the client learns the servers from the answer, and uses them when it restarts ICE', async () => {

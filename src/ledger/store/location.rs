@@ -17,6 +17,9 @@ const FILE_MODE: u32 = 0o600;
 /// What SQLite keeps beside its file.
 const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 
+/// What the name of a file ends with that is made to see whether one can be.
+const TRIAL: &str = "-trial";
+
 /// A database that can be connected to. No `Debug`: the options hold a password.
 pub(super) struct Location {
     pub(super) dialect: Dialect,
@@ -52,6 +55,16 @@ impl Location {
         // Never created by a later connection: a file that vanished is a fault, not a reason to begin anew.
         let options = options(&format!("sqlite://{text}?mode=rw"))?;
         Ok(Self { dialect: Dialect::Sqlite, options, file: Some(file) })
+    }
+
+    /// Whether SQLite's file is still to be made; an error if it could not be.
+    pub(super) fn is_absent(&self) -> Result<bool, StoreError> {
+        let Some(file) = self.file.as_deref().filter(|file| !file.exists()) else { return Ok(false) };
+        let mut trial = file.as_os_str().to_owned();
+        trial.push(TRIAL);
+        let made = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&trial);
+        made.and_then(|_| fs::remove_file(&trial)).map_err(|error| unusable(file, &error))?;
+        Ok(true)
     }
 
     /// Creates SQLite's file where there is none and closes it to other users; its companions get the same mode from

@@ -117,24 +117,31 @@ pub(super) async fn migrate(store: &Store) -> Result<(), StoreError> {
     }
 }
 
-async fn step_up(store: &Store) -> Result<(), StoreError> {
-    let table = match store.0.dialect {
+/// Which version it is.
+pub(super) const VERSION: &str = "SELECT version FROM schema_version WHERE id = 1";
+
+/// Whether it has a version.
+pub(super) fn exists(dialect: Dialect) -> &'static str {
+    match dialect {
         Dialect::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'",
         Dialect::Postgres => {
             "SELECT CAST(table_name AS TEXT) AS name FROM information_schema.tables
              WHERE table_schema = current_schema() AND table_name = 'schema_version'"
         }
-    };
+    }
+}
+
+async fn step_up(store: &Store) -> Result<(), StoreError> {
     let postgres = store.0.dialect == Dialect::Postgres;
     let mut transaction = store.begin().await?;
     let connection = transaction.connection();
-    if Statement::new(table).row(connection).await?.is_none() {
+    if Statement::new(exists(store.0.dialect)).row(connection).await?.is_none() {
         Statement::new("CREATE TABLE schema_version (id BIGINT NOT NULL PRIMARY KEY, version BIGINT NOT NULL)")
             .run(connection)
             .await?;
         Statement::new("INSERT INTO schema_version (id, version) VALUES (1, 0)").run(connection).await?;
     }
-    let found = match Statement::new("SELECT version FROM schema_version WHERE id = 1").row(connection).await? {
+    let found = match Statement::new(VERSION).row(connection).await? {
         Some(row) => row.number("version")?,
         None => return Err(StoreError::Damaged("schema_version is empty".into())),
     };

@@ -9,7 +9,7 @@ import { join, resolve } from 'node:path';
 import { eventually } from './eventually.js';
 
 const REPOSITORY = resolve(import.meta.dirname, '../../..');
-const BINARY = resolve(REPOSITORY, process.env.STUBE_BIN ?? 'target/debug/stube');
+export export const BINARY = resolve(REPOSITORY, process.env.STUBE_BIN ?? 'target/debug/stube');
 const CONFIG = join(REPOSITORY, 'config.toml');
 export const ARTEFACTS = join(REPOSITORY, 'tests/artefacts');
 
@@ -31,7 +31,7 @@ export class Server {
    */
   static async start(name, environment = {}, sections = '') {
     const server = new Server();
-    writeFileSync(server.#config, `${readFileSync(CONFIG, 'utf8')}\n${sections}`);
+    writeFileSync(server.config, `${readFileSync(CONFIG, 'utf8')}\n${sections}`);
     const [http, admin, tcp] = await Promise.all([freeTcpPort(), freeTcpPort(), freeTcpPort()]);
     server.base = `http://127.0.0.1:${http}`;
     server.admin = `http://127.0.0.1:${admin}`;
@@ -50,7 +50,7 @@ export class Server {
 
   /** Starts the process; also after {@link Server#stop}, on the same ports. */
   async run() {
-    const child = spawn(BINARY, ['serve', '--config', this.#config], {
+    const child = spawn(BINARY, ['serve', '--config', this.config], {
       cwd: this.#directory,
       env: { ...process.env, ...this.#environment },
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -89,7 +89,8 @@ export class Server {
     return ended;
   }
 
-  get #config() {
+  /** The configuration it was started with. */
+  get config() {
     return join(this.#directory, 'config.toml');
   }
 

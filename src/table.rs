@@ -1,0 +1,73 @@
+//! Tables, durations and amounts for people at a terminal.
+
+use std::time::Duration;
+
+/// What stands where there is nothing.
+pub const NONE: &str = "-";
+
+const MINUTE_S: u64 = 60;
+const HOUR_S: u64 = 60 * MINUTE_S;
+const DAY_S: u64 = 24 * HOUR_S;
+
+/// Columns as wide as their widest cell, those of which `right` says so with their figures to the right. Each row has as
+/// many cells as the first.
+pub fn aligned(rows: &[Vec<String>], right: impl Fn(usize) -> bool) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let shown: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| plain(cell)).collect()).collect();
+    let width = |column: usize| shown.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in &shown {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match right(column) {
+            true => format!("{cell:>width$}"),
+            false => format!("{cell:<width$}"),
+        });
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// What somebody else wrote, without what a terminal would obey.
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A span of time in its two largest units.
+pub fn duration(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0..MINUTE_S => format!("{seconds} s"),
+        MINUTE_S..HOUR_S => format!("{} min {:02} s", seconds / MINUTE_S, seconds % MINUTE_S),
+        HOUR_S..DAY_S => format!("{} h {:02} min", seconds / HOUR_S, seconds % HOUR_S / MINUTE_S),
+        _ => format!("{} d {:02} h", seconds / DAY_S, seconds % DAY_S / HOUR_S),
+    }
+}
+
+/// So many of something, with the right form of its name.
+pub fn count(number: u64, one: &str, several: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { several })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows =
+            [["room", "people"], ["Küche", "3"], ["h\u{1b}[2J", "12"]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(aligned(&rows, |column| column == 1), "room   people\nKüche       3\nh\u{fffd}[2J      12\n");
+        assert_eq!(aligned(&[], |_| true), "");
+    }
+
+    #[test]
+    fn durations_have_two_units() {
+        for (seconds, text) in
+            [(0, "0 s"), (59, "59 s"), (61, "1 min 01 s"), (7_260, "2 h 01 min"), (180_000, "2 d 02 h")]
+        {
+            assert_eq!(duration(Duration::from_secs(seconds)), text);
+        }
+        assert_eq!((count(1, "room", "rooms"), count(0, "room", "rooms")), ("1 room".into(), "0 rooms".into()));
+    }
+}
