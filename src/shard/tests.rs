@@ -332,6 +332,41 @@ fn tcp_connections_find_their_shard() {
 }
 
 #[test]
+fn tcp_connections_that_somebody_else_accepted_find_their_shard() {
+    // As a socket unit of systemd opens it: IPv4 comes mapped into IPv6.
+    let listener = std::net::TcpListener::bind("[::]:0").expect("a port");
+    let bound = bound_to(socket2::SockRef::from(&listener)).expect("addresses");
+    let port = bound[0].port();
+    let udp: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    let shared = ShardsConfig { tcp_listen: Some(bound[0]), tcp_shared: bound, ..ShardsConfig::default() };
+    let config = ShardsConfig { count: 2, udp_listen: udp, ..shared };
+    let (shards, _notices) = start::start(&config, make_toy).expect("the shards start");
+    let brought = |server| {
+        let client = connect(server);
+        let (accepted, _) = listener.accept().expect("a connection");
+        accepted.set_nonblocking(true).expect("as control does");
+        shards.take_connection(accepted);
+        client
+    };
+    for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        let server = candidate(&shards, 1, Transport::Tcp, ip);
+        assert_eq!(server.port(), port);
+        for shard in [0, 1] {
+            let mut client = brought(server);
+            // The first frame is the shard's, the second asks where it arrived.
+            client.write_all(&[frame(&[b'X', shard]), frame(b"D")].concat()).expect("written");
+            assert_eq!(read_frame(&mut client).expect("a frame"), server.to_string().into_bytes());
+        }
+    }
+    let server = candidate(&shards, 0, Transport::Tcp, Ipv4Addr::LOCALHOST.into());
+    let began = Instant::now();
+    let _silent: Vec<TcpStream> = (0..16).map(|_| brought(server)).collect();
+    assert!(is_closed(&mut brought(server)), "one more than an address may have");
+    assert!(began.elapsed() < Duration::from_secs(4), "closed at once");
+    block_on(shards.stop());
+}
+
+#[test]
 fn tcp_connections_that_no_shard_knows_are_closed_without_a_reply() {
     let (shards, _notices) = start_toys(2, "127.0.0.1:0");
     let server = loopback(&shards, 0, Transport::Tcp);

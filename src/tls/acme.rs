@@ -90,6 +90,7 @@ impl OrderError {
             Self::Server(Error::Other(_)) => {
                 return "the ACME server cannot be reached: check http.tls.acme_directory, DNS, and that 443 out is open";
             }
+            Self::Server(Error::Json(_)) => return "what answers is no ACME server: check http.tls.acme_directory",
             Self::Keeping(_) => return "the server must be able to write below $STATE_DIRECTORY",
             Self::Root(_) => return "expected a PEM file that the server can read",
             _ => None,

@@ -1,6 +1,7 @@
 //! The way to an ACME server: reqwest as everywhere else, with time limits, and an ear for `Retry-After`.
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,18 +64,24 @@ impl Requests {
             Ok(body) => body.to_bytes(),
             Err(never) => match never as Infallible {},
         };
-        let other = |error: reqwest::Error| Error::Other(Box::new(error));
-        let request = reqwest::Request::try_from(Request::from_parts(parts, body)).map_err(other)?;
-        let response = Response::from(self.client.execute(request).await.map_err(other)?);
+        let request = reqwest::Request::try_from(Request::from_parts(parts, body)).map_err(explained)?;
+        let response = Response::from(self.client.execute(request).await.map_err(explained)?);
         let (parts, body) = response.into_parts();
         if !parts.status.is_success() {
             let value = parts.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
             let asked = value.and_then(|value| backoff::retry_after(value, self.now_s));
             *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = asked;
         }
-        let body = body.collect().await.map_err(other)?.to_bytes();
+        let body = body.collect().await.map_err(explained)?.to_bytes();
         Ok(BytesResponse { parts, body: Box::new(body) })
     }
+}
+
+/// With its causes, of which the last says most: the name, the connection, the certificate.
+fn explained(error: reqwest::Error) -> Error {
+    let causes = std::iter::successors(error.source(), |&error| error.source());
+    let text = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+    Error::Other(text.into())
 }
 
 impl HttpClient for Requests {

@@ -190,7 +190,7 @@ async def survives(server, last):
     shown = await shaken_hands(server, NAME)
     assert shown.serial_number == last.serial_number, "the old certificate is still there"
     log = server.log_text()
-    assert "no certificate from the ACME server" in log and "cannot be reached" in log and "again_in_s" in log, log
+    assert "no certificate from the ACME server" in log and "cannot be reached" in log and "refused" in log and "again_in_s" in log, log
     assert await orders(server, "failed") == 1, "it is not tried again at once"
 
 
