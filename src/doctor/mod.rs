@@ -46,10 +46,11 @@ enum AtStart {
     No,
 }
 
-const CHECKS: [Check; 12] = [
+const CHECKS: [Check; 13] = [
     ("server", AtStart::No, services::server),
     ("keys", AtStart::No, services::keys),
     ("ports", AtStart::No, network::ports),
+    ("admin", AtStart::Yes, network::admin),
     ("addresses", AtStart::Yes, network::addresses),
     ("buffers", AtStart::No, network::buffers),
     ("offload", AtStart::Yes, network::offload),
