@@ -36,11 +36,16 @@ pub fn plain(text: &str) -> String {
 /// A span of time in its two largest units.
 pub fn duration(span: Duration) -> String {
     let seconds = span.as_secs();
-    match seconds {
-        0..MINUTE_S => format!("{seconds} s"),
-        MINUTE_S..HOUR_S => format!("{} min {:02} s", seconds / MINUTE_S, seconds % MINUTE_S),
-        HOUR_S..DAY_S => format!("{} h {:02} min", seconds / HOUR_S, seconds % HOUR_S / MINUTE_S),
-        _ => format!("{} d {:02} h", seconds / DAY_S, seconds % DAY_S / HOUR_S),
+    let (large, small) = match seconds {
+        0..MINUTE_S => return format!("{seconds} s"),
+        MINUTE_S..HOUR_S => ((MINUTE_S, "min"), (1, "s")),
+        HOUR_S..DAY_S => ((HOUR_S, "h"), (MINUTE_S, "min")),
+        _ => ((DAY_S, "d"), (HOUR_S, "h")),
+    };
+    let whole = format!("{} {}", seconds / large.0, large.1);
+    match seconds % large.0 / small.0 {
+        0 => whole,
+        rest => format!("{whole} {rest:02} {}", small.1),
     }
 }
 
@@ -64,7 +69,7 @@ mod tests {
     #[test]
     fn durations_have_two_units() {
         for (seconds, text) in
-            [(0, "0 s"), (59, "59 s"), (61, "1 min 01 s"), (7_260, "2 h 01 min"), (180_000, "2 d 02 h")]
+            [(0, "0 s"), (59, "59 s"), (61, "1 min 01 s"), (300, "5 min"), (7_260, "2 h 01 min"), (180_000, "2 d 02 h")]
         {
             assert_eq!(duration(Duration::from_secs(seconds)), text);
         }

@@ -149,13 +149,28 @@ function showNode(found) {
   $('drain').disabled = found.state !== 'running';
   fill($('shards'), SHARDS, found.shards.map((shard, index) => ({ ...shard, index })), ({ index }) => String(index));
   const { listen, advertised } = found;
-  const of = (wanted) => advertised.filter(({ transport }) => transport === wanted).map(({ address }) => address).join(', ') || 'none';
   facts($('addresses'), [
     ['HTTP', listen.http],
     ['Admin', listen.admin],
     ['Media listens on', [...listen.udp.map((address) => `UDP ${address}`), ...(listen.tcp ? [`TCP ${listen.tcp}`] : [])].join(', ')],
-    ['Clients are told', `UDP ${of('udp')}; TCP ${of('tcp')}`],
+    ['Clients are told', told(advertised)],
   ]);
+}
+
+/** Which ports at which addresses, each named once; every address has every port of its transport. */
+function told(advertised) {
+  const places = new Map();
+  for (const transport of ['udp', 'tcp']) {
+    const own = advertised.filter((candidate) => candidate.transport === transport).map(({ address }) => {
+      const colon = address.lastIndexOf(':');
+      return { host: address.slice(0, colon), port: address.slice(colon + 1) };
+    });
+    if (own.length === 0) continue;
+    const hosts = [...new Set(own.map(({ host }) => host))].join(', ');
+    const ports = [...new Set(own.map(({ port }) => port))].join(', ');
+    places.set(hosts, [...places.get(hosts) ?? [], `${transport.toUpperCase()} ${ports}`]);
+  }
+  return [...places].map(([hosts, ports]) => `${ports.join(' and ')} at ${hosts}`).join('; ');
 }
 
 function facts(list, pairs) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -25,7 +25,7 @@ const ROOMS_MAX: usize = 200;
 
 /// Which rooms.
 #[derive(Deserialize)]
-pub struct Search {
+struct Search {
     /// A part of the name, or of the API key, in lower case or as it is.
     #[serde(default)]
     search: String,
@@ -53,12 +53,10 @@ struct RoomView {
 }
 
 /// `GET /v1/node/rooms`
-pub async fn rooms(
-    State(app): State<Arc<App>>,
-    Query(Search { search }): Query<Search>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub async fn rooms(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> Result<Response, Problem> {
     node::by_address(&headers)?;
+    let Query(Search { search }) =
+        Query::try_from_uri(&uri).map_err(|_| Problem::of_response(StatusCode::BAD_REQUEST))?;
     let (total, entries) = app.directory.largest(&search, ROOMS_MAX);
     let states = rooms::states(&app, entries.iter().map(|(_, entry)| entry)).await?;
     let view = |(tenant, entry): &(Tenant, super::directory::RoomEntry)| {

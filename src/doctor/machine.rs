@@ -5,6 +5,8 @@ use super::observe::{Clocks, Disk, Observations, OpenFiles};
 
 /// Every HTTP connection (4,096), ICE-TCP connection and webhook is a file. The unit allows 65,536.
 const FILES_WANTED: u64 = 8192;
+/// Enough where all clients are on this machine, as on a developer's.
+const FILES_WANTED_LOCALLY: u64 = 1024;
 /// Too few for a meeting over TCP.
 const FILES_LEAST: u64 = 512;
 
@@ -26,9 +28,11 @@ pub fn open_files(seen: &Observations) -> Vec<Finding> {
         u64::MAX => format!("{whose} may open any number of files"),
         limit => format!("{whose} may open {limit} files"),
     };
+    let public = seen.addresses.as_ref().is_none_or(|addresses| addresses.public);
+    let wanted = if public { FILES_WANTED } else { FILES_WANTED_LOCALLY };
     vec![match limit {
         0..FILES_LEAST => Finding::fail(text, ADVICE),
-        FILES_LEAST..FILES_WANTED => Finding::warn(text, ADVICE),
+        limit if limit < wanted => Finding::warn(text, ADVICE),
         _ => Finding::ok(text),
     }]
 }
@@ -68,6 +72,7 @@ pub fn disk(seen: &Observations) -> Vec<Finding> {
 mod tests {
     use super::*;
     use crate::doctor::finding::Verdict::{Fail, Ok as Fine, Warn};
+    use crate::doctor::observe::Addresses;
     use crate::ledger::record::UnixMs;
 
     #[test]
@@ -77,6 +82,9 @@ mod tests {
             let seen = Observations { open_files, ..Observations::default() };
             assert_eq!(super::open_files(&seen)[0].verdict, expected, "{limit}");
         }
+        let open_files = Some(OpenFiles { limit: 1024, of_server: false });
+        let seen = Observations { open_files, addresses: Some(Addresses::default()), ..Observations::default() };
+        assert_eq!(super::open_files(&seen)[0].verdict, Fine, "for this machine alone");
         for (free_bytes, expected) in [(0, Fail), (32 * MIB, Warn), (512 * MIB, Fine)] {
             let disk = Some(Disk { directory: "/var/lib/stube".into(), free_bytes });
             let seen = Observations { disk, ..Observations::default() };

@@ -49,10 +49,11 @@ enum AtStart {
     No,
 }
 
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 15] = [
     ("server", AtStart::No, services::server),
     ("keys", AtStart::No, services::keys),
     ("ports", AtStart::No, network::ports),
+    ("admin", AtStart::Yes, network::admin),
     ("addresses", AtStart::Yes, network::addresses),
     ("buffers", AtStart::No, network::buffers),
     ("offload", AtStart::Yes, network::offload),

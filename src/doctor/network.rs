@@ -55,6 +55,23 @@ fn judged_port(port: &Port, name: &str) -> Option<Finding> {
     }
 }
 
+/// Whether the admin listener is kept from strangers.
+pub fn admin(seen: &Observations) -> Vec<Finding> {
+    const ADVICE: &str = "whoever reaches the admin listener sees who is in which call and may stop the server: listen on \
+                          loopback or on a private address, or keep its port behind the firewall";
+    let Some(listen) = seen.admin else { return Vec::new() };
+    let interfaces = seen.addresses.as_ref().map(|addresses| addresses.interfaces.as_slice()).unwrap_or_default();
+    let reached: Vec<IpAddr> = match listen.is_unspecified() {
+        true => interfaces.iter().copied().filter(|ip| listen.is_ipv6() || ip.is_ipv4()).collect(),
+        false => vec![listen],
+    };
+    let public: Vec<IpAddr> = reached.into_iter().filter(|ip| Scope::of(*ip) == Scope::Global).collect();
+    vec![match public.is_empty() {
+        true => Finding::ok(format!("it listens on {listen}, which is not public")),
+        false => Finding::warn(format!("it listens on {}, which is public", listed(&public)), ADVICE),
+    }]
+}
+
 /// Whether clients are sent to where they can get.
 pub fn addresses(seen: &Observations) -> Vec<Finding> {
     let Some(addresses) = &seen.addresses else { return Vec::new() };
@@ -215,6 +232,27 @@ mod tests {
         ] {
             let seen = Observations { ports: vec![port(state.clone(), privileged)], ..Observations::default() };
             assert_eq!(verdicts(&ports(&seen)), expected, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn the_admin_listener_is_kept_from_strangers() {
+        let (own, public) = ("127.0.0.1 10.0.0.2 2606:4700::1", "127.0.0.1 9.9.9.9");
+        for (listen, interfaces, expected) in [
+            ("127.0.0.1", public, Fine),
+            ("10.0.0.2", own, Fine),
+            ("9.9.9.9", public, Warn),
+            ("0.0.0.0", public, Warn),
+            ("0.0.0.0", own, Fine),
+            // An IPv6 socket takes IPv4, too.
+            ("::", own, Warn),
+            ("::", public, Warn),
+            ("::1", own, Fine),
+        ] {
+            let place = Addresses { interfaces: ips(interfaces), ..Addresses::default() };
+            let seen =
+                Observations { admin: ips(listen).first().copied(), addresses: Some(place), ..Observations::default() };
+            assert_eq!(verdicts(&admin(&seen)), [expected], "{listen} {interfaces}");
         }
     }
 

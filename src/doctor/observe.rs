@@ -36,6 +36,8 @@ pub struct Observations {
     pub server: Option<Result<Value, String>>,
     pub keys: Option<Keys>,
     pub ports: Vec<Port>,
+    /// Where `admin.listen` is.
+    pub admin: Option<IpAddr>,
     pub addresses: Option<Addresses>,
     pub socket: Option<Result<SocketFacts, String>>,
     /// How many files may be open at a time.
@@ -142,6 +144,7 @@ impl Observations {
         let directory = state_directory();
         let ledger = store::file(config.ledger.url.as_str(), &directory);
         Self {
+            admin: Some(config.admin.listen.ip()),
             addresses: addresses(config),
             socket: Some(probe::socket_facts(config.media.udp_listen.ip()).map_err(|error| error.to_string())),
             open_files: probe::open_files_max().map(|limit| OpenFiles { limit, of_server: false }),

@@ -131,7 +131,7 @@ fn shown(room: &Value) -> String {
         ("publishers", number(room, "num_publishers").to_string()),
         ("call", call(room)),
         ("created", text(room, "created_at").to_owned()),
-        ("waits, empty", seconds("empty_timeout_s")),
+        ("waits for the first", seconds("empty_timeout_s")),
         ("stays after the last", seconds("departure_timeout_s")),
         ("longest call", seconds("max_duration_s")),
         ("metadata", text(room, "metadata").to_owned()),

@@ -158,11 +158,13 @@ fn packages_get_a_page_of_each_command_and_completions() {
         "stube-rooms-list",
         "stube-participants-mute",
         "stube-node-drain",
+        "stube-doctor",
     ] {
         assert!(named(&format!("man/{page}.1")).contains(".TH"), "{page}");
     }
     for (shell, word) in [("stube.bash", "complete"), ("stube.fish", "complete"), ("_stube", "#compdef")] {
         assert!(named(&format!("completions/{shell}")).contains(word), "{shell}");
+        assert!(named(&format!("completions/{shell}")).contains("unmute"), "{shell}");
         assert!(!named(&format!("completions/{shell}")).contains("generate"), "{shell}");
     }
 }

@@ -50,7 +50,7 @@ fn a_sound_machine_has_no_failures() {
     let config = write("doctor-sound", &configuration(free_ports(), ""));
     let (status, report) = examined(&config);
     assert_eq!(status, Some(0), "{report:#}");
-    for check in ["configuration", "server", "keys", "ports", "addresses", "ledger"] {
+    for check in ["configuration", "server", "keys", "ports", "admin", "addresses", "ledger"] {
         assert_eq!(verdict(&report, check), "ok", "{report:#}");
     }
     // It looked, and made no ledger.
@@ -117,7 +117,8 @@ fn a_damaged_ledger_is_found() {
 
 #[test]
 fn beside_a_server_that_runs_its_ports_are_its_own() {
-    let config = write("doctor-running", &configuration(free_ports(), ""));
+    let ports = free_ports();
+    let config = write("doctor-running", &configuration(ports, ""));
     // A shell that allows few files, which the start warns of.
     let server = stube(&[], &config, &[]);
     let mut shell = Command::new("sh");
@@ -136,12 +137,19 @@ fn beside_a_server_that_runs_its_ports_are_its_own() {
         std::fs::read_to_string(&log).is_ok_and(|log| log.contains("each connection is a file"))
     });
     let (status, report) = examined(&config);
+    // What is asked for over HTTP: the server stands for its own public name, and for a receiver of webhooks.
+    let here = format!("http://127.0.0.1:{}", ports.0);
+    let webhook = format!("[[webhook]]\nurl = \"{here}/\"\nsecret = \"a webhook's secret of enough bytes\"\n");
+    let text = configuration(ports, &webhook).replace("[admin]", &format!("public_url = \"{here}\"\n[admin]"));
+    let (_, named) = examined(&write("doctor-named", &text));
     let pid = child.id().to_string();
     assert!(Command::new("kill").arg(pid).status().expect("kill runs").success());
     assert_eq!(child.wait().expect("an end").code(), Some(0));
     let log = std::fs::read_to_string(&log).expect("a log");
     assert!(started && !log.contains("127.0.0.1"), "{log}");
     assert_eq!(status, Some(0), "{report:#}");
+    assert_eq!((verdict(&named, "public_url"), verdict(&named, "webhooks")), ("ok".into(), "ok".into()), "{named:#}");
+    assert!(findings(&named, "webhooks")[0].1.contains("200 to HEAD; no event was sent"), "{named:#}");
     let (ports, server) = (findings(&report, "ports"), findings(&report, "server"));
     assert!(ports.len() == 1 && ports[0].1.ends_with("held by the server that runs"), "{report:#}");
     assert!(server[0].1.contains("runs, running"), "{report:#}");

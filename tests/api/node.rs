@@ -89,6 +89,7 @@ async fn the_operator_sees_rooms_people_and_quotas_of_all_tenants() {
     let keys: Vec<_> = halls["rooms"].as_array().expect("rooms").iter().map(|room| room["key"].clone()).collect();
     assert_eq!(keys, ["mapservice", "neighbour"]);
     assert_eq!(rooms("?search=cellar").await["total"], 1);
+    refused(server.ask_admin("/v1/node/rooms?search=a&search=b"), 400, "bad_request", "two searches").await;
 
     let path = format!("/v1/node/rooms/{}", all["rooms"][0]["sid"].as_str().expect("an id"));
     let room = answered(server.ask_admin(&path), 200, "a room").await;
