@@ -94,8 +94,10 @@ impl Keeping {
                 let until = UnixMs(certificate.not_after * 1000);
                 tracing::info!(%until, "the ACME server has issued a certificate");
                 tls.count_order(OrderResult::Issued);
+                let rest = schedule::rest(certificate.not_before, certificate.not_after);
+                self.again_at = Some(app.clock.now() + rest);
                 tls.show(certificate);
-                (self.holds, self.failures, self.again_at) = (true, 0, None);
+                (self.holds, self.failures) = (true, 0);
             }
             Err(Failure { error, asked }) => {
                 tls.count_order(OrderResult::Failed);

@@ -19,6 +19,12 @@ pub fn renewal(not_before: u64, not_after: u64) -> u64 {
     not_before.saturating_add((lifetime - lifetime / 3).max(RENEWAL_MIN_S))
 }
 
+/// How long after a certificate was issued no other is ordered, whatever the clock says: one that is years ahead would take
+/// each new one for old, and rate limits count those that were issued.
+pub fn rest(not_before: u64, not_after: u64) -> Duration {
+    Duration::from_secs((not_after.saturating_sub(not_before) / 3).max(RENEWAL_MIN_S))
+}
+
 /// How long to wait after so many failed orders in a row. The server may have asked for a certain time. `random` is any 32
 /// random bits.
 pub fn pause(failures: u32, asked: Option<Duration>, random: u32) -> Duration {
@@ -49,6 +55,15 @@ mod tests {
             (u64::MAX, u64::MAX, u64::MAX),
         ] {
             assert_eq!(renewal(not_before, not_after), wanted, "{not_before} to {not_after}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_makes_no_flood_of_orders() {
+        for (not_before, not_after, wanted) in [(0, 90 * DAY, 30 * DAY), (100, 160, 20), (100, 101, 10), (100, 0, 10)] {
+            assert_eq!(rest(not_before, not_after), Duration::from_secs(wanted), "{not_before} to {not_after}");
+            let due_after = renewal(not_before, not_after) - not_before;
+            assert!(wanted <= due_after, "it delays no renewal that is due");
         }
     }
 
