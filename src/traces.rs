@@ -1,7 +1,7 @@
 //! OpenTelemetry traces, sent by OTLP over HTTP to a collector of the operator's; off unless configured.
 //!
 //! Only the spans made here are sent, so that nothing gets out that was meant for the log: names of routes, request ids,
-//! statuses and times. A client's `traceparent` (W3C Trace Context) is taken up, so that a map service sees its own requests go on.
+//! statuses and times. A caller's span (`traceparent`, W3C Trace Context) is linked to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use axum::http::{HeaderMap, StatusCode};
 use opentelemetry::KeyValue;
 use opentelemetry::propagation::TextMapPropagator as _;
-use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::trace::{SpanContext, TraceContextExt as _, TraceFlags, TraceState, TracerProvider as _};
 use opentelemetry_http::{Bytes, HeaderExtractor, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
@@ -36,7 +36,7 @@ const SERVICE: &str = "stube";
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the last batch may take when the server stops.
-const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sends spans until stopped.
 pub struct Traces {
@@ -78,7 +78,7 @@ pub fn start(config: &TracesConfig, runtime: &Handle) -> Result<Option<Traces>, 
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let provider = SdkTracerProvider::builder()
         .with_resource(Resource::builder().with_service_name(SERVICE).with_attribute(version).build())
-        // Not as the client's own trace has it: then anybody could have all requests sent, or none.
+        // By ids of our own: each request begins a trace.
         .with_sampler(Sampler::TraceIdRatioBased(config.ratio))
         .with_batch_exporter(exporter)
         .build();
@@ -105,7 +105,10 @@ impl Traces {
     }
 }
 
-/// A request: begins where the client's `traceparent` says, if it sends one.
+/// A request, with a link to the caller's span if there is a `traceparent`.
+///
+/// Not below it: the trace's id decides whether it is sent, and anybody could choose one that always is. And without
+/// `tracestate`, which may say anything.
 pub fn request(method: &'static str, route: &'static str, id: &str, headers: &HeaderMap) -> Span {
     let span = info_span!(
         target: TARGET,
@@ -119,9 +122,12 @@ pub fn request(method: &'static str, route: &'static str, id: &str, headers: &He
         stube.request = id,
     );
     if !span.is_disabled() {
-        let parent = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
-        // Fails only where no span is sent.
-        let _ = span.set_parent(parent);
+        let caller = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
+        let caller = caller.span().span_context().clone();
+        if caller.is_valid() {
+            let (trace, span_id, flags) = (caller.trace_id(), caller.span_id(), TraceFlags::default());
+            span.add_link(SpanContext::new(trace, span_id, flags, true, TraceState::NONE));
+        }
     }
     span
 }

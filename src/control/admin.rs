@@ -65,6 +65,8 @@ fn tls(app: &App) -> TlsSnapshot {
     let certificate = app.tls.as_ref().and_then(|tls| tls.certificate());
     let orders = |result| app.tls.as_ref().map_or(0, |tls| tls.orders(result));
     TlsSnapshot {
+        enabled: app.tls.is_some(),
+        start_s: certificate.as_ref().map_or(0, |certificate| certificate.not_before),
         expiry_s: certificate.map_or(0, |certificate| certificate.not_after),
         orders: OrderResult::ALL.map(|result| (result.as_str(), orders(result))).to_vec(),
     }

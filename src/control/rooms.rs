@@ -281,7 +281,7 @@ pub async fn allocate(
     let answer = uninterrupted(async move {
         let Some(key) = key else { return allocate_once(&app, &origin, &tenant, request).await };
         match app.idempotency.begin(&tenant, &key, &body, app.clock.now())? {
-            Begun::Again(answer) => Ok(answer),
+            Begun::Again(answer) => Ok(with_fresh_credentials(&app, answer)),
             Begun::First(claim) => {
                 let answer = allocate_once(&app, &origin, &tenant, request).await?;
                 claim.finish(answer.clone(), app.clock.now());
@@ -291,6 +291,21 @@ pub async fn allocate(
     })
     .await?;
     Ok((answer.status, [(CONTENT_TYPE, "application/json")], answer.body).into_response())
+}
+
+/// An answer of an earlier request as it is given now: credentials of TURN servers may have expired since.
+fn with_fresh_credentials(app: &App, answer: Answer) -> Answer {
+    let servers = ice::servers(app);
+    let fresh = || {
+        let mut room: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&answer.body).ok()?;
+        *room.get_mut("ice_servers")? = serde_json::to_value(&servers).ok()?;
+        serde_json::to_vec(&room).ok()
+    };
+    // What is not a room has none.
+    match fresh().filter(|_| !servers.is_empty()) {
+        Some(body) => Answer { body: body.into(), ..answer },
+        None => answer,
+    }
 }
 
 async fn allocate_once(app: &App, origin: &Origin, tenant: &Tenant, request: Allocation) -> Result<Answer, Problem> {

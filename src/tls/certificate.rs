@@ -75,7 +75,7 @@ impl Certificate {
     }
 
     /// Whether the other is this one.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+    pub fn is_same(&self, other: &Self) -> bool {
         self.certified.cert == other.certified.cert
     }
 

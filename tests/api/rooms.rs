@@ -128,6 +128,20 @@ async fn bodies_are_json_and_small() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_given_again_has_credentials_that_hold() {
+    let section = "[[ice_server]]\nurls = [\"turn:turn.example.org\"]\nsecret = \"north\"\nttl_s = 60\n";
+    let server = Server::configured(section, &[]).await;
+    let post = || server.call("POST", "/v1/rooms").header("idempotency-key", "k1").json(&json!({"name": "hall"}));
+    let (mut first, mut again) = (answered(post(), 201, "first").await, answered(post(), 201, "again").await);
+    let servers = [&mut first, &mut again].map(|room| room["ice_servers"].take());
+    assert_eq!(first, again, "the same answer");
+    assert_eq!(servers[0][0]["urls"], json!(["turn:turn.example.org"]));
+    let [one, other] = servers.each_ref().map(|servers| servers[0]["username"].as_str().unwrap_or_default());
+    assert!(one != other && !one.is_empty() && !other.is_empty(), "{one} {other}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_idempotency_key_allocates_once() {
     let server = Server::start().await;
     let post = |key: &str, body: Value| server.call("POST", "/v1/rooms").header("idempotency-key", key).json(&body);

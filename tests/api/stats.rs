@@ -106,10 +106,10 @@ async fn what_flows_is_told_with_its_rates() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     assert_eq!((&of_ada["state"], &of_ada["transport"]), (&json!("active"), &json!("udp")));
-    // Fifty pictures of 200 bytes a second, and what RTP adds; the machine may be slow.
+    // Fifty pictures of 200 bytes a second, and what is around them on the wire; the machine may be slow.
     let video = &published(&of_ada, "video")["encodings"][0];
     let rate = video["bitrate_bps"].as_u64().unwrap_or_default();
-    assert!((20_000..=110_000).contains(&rate), "{video}");
+    assert!((20_000..=130_000).contains(&rate), "{video}");
     // What it sends while the machine is busy may come in leaps, which count as lost.
     assert!(video["active"] == true && video["lost"].is_u64(), "{video}");
     assert!(video["frames"].as_u64() > Some(0) && video["packets"].as_u64() > Some(0), "{video}");

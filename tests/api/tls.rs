@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::binary::{output, write};
 use crate::caller::Caller;
-use crate::client::{PUBLISH_OFFER, Server, answered, believing, join_token, refused};
+use crate::client::{PUBLISH_OFFER, SECRET, Server, answered, believing, join_token, refused};
 
 /// Connections that say nothing, or nothing that anybody speaks.
 const IDLERS: usize = 200;
@@ -99,6 +99,7 @@ async fn requests_are_answered_within_tls_and_urls_say_so() {
     }
     let metrics = server.admin("/metrics").await.text().await.expect("metrics");
     assert!(metrics.contains("stube_tls_certificate_expiry_timestamp_seconds 4733510400"), "{metrics}");
+    assert!(metrics.contains("stube_tls_enabled 1"), "{metrics}");
     assert_eq!(server.admin("/readyz").await.status(), 200);
     let address = server.address();
     let plain = tokio::task::spawn_blocking(move || say(address, b"GET / HTTP/1.0\r\n\r\n")).await.expect("no panic");
@@ -178,6 +179,19 @@ fn the_command_line_looks_at_the_files() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(78), "{error}");
     assert!(error.starts_with("stube: http.tls.key: ") && error.contains("key.pem: No such file"), "{error}");
+}
+
+#[tokio::test]
+async fn a_key_is_taken_back_although_the_certificate_has_expired() {
+    let expired = Pair::expired();
+    let files = Files::with(&expired);
+    let server = Server::trusted(&files.section(), &[], Some(&expired.chain)).await;
+    let other = "another-secret-which-is-as-long-as-this";
+    server.write_config(|base| base.replace(SECRET, other) + &files.section());
+    assert_eq!(reload(&server).await, json!({"changed": ["keys"], "needs_restart": []}));
+    let metrics = server.admin("/metrics").await.text().await.expect("metrics");
+    assert!(metrics.contains("stube_tls_enabled 1"), "{metrics}");
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

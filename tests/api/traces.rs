@@ -77,7 +77,8 @@ async fn a_collector_sees_requests_and_their_parts_and_nobodys_name() {
     let process = Process::start("traces", &[("STUBE__TRACES__ENDPOINT", &url)]);
     let http = reqwest::Client::new();
     let create = http.post(format!("{}/v1/rooms", process.base)).basic_auth(KEY, Some(SECRET));
-    let create = create.header("traceparent", format!("00-{TRACE}-{PARENT}-01")).json(&json!({"name": "canary-room"}));
+    let create = create.header("traceparent", format!("00-{TRACE}-{PARENT}-01")).header("tracestate", "who=canary");
+    let create = create.json(&json!({"name": "canary-room"}));
     assert_eq!(create.send().await.expect("an answer").status(), 201);
     let lost = http.get(format!("{}/v1/rooms/canary-other", process.base)).basic_auth(KEY, Some(SECRET));
     let lost: serde_json::Value = lost.send().await.expect("an answer").json().await.expect("a problem");
@@ -89,7 +90,14 @@ async fn a_collector_sees_requests_and_their_parts_and_nobodys_name() {
     let named =
         |name: &str| spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("{name} in {spans:?}"));
     let created = named("POST /v1/rooms");
-    assert_eq!((hex(&created.trace_id), hex(&created.parent_span_id)), (TRACE.to_owned(), PARENT.to_owned()));
+    let [caller] = created.links.as_slice() else { panic!("one link in {created:?}") };
+    assert_eq!((hex(&caller.trace_id), hex(&caller.span_id)), (TRACE.to_owned(), PARENT.to_owned()));
+    assert_eq!(
+        (caller.trace_state.as_str(), created.trace_state.as_str()),
+        ("", ""),
+        "what it may hold is not passed on"
+    );
+    assert!(hex(&created.trace_id) != TRACE && created.parent_span_id.is_empty(), "{created:?}");
     assert_eq!(created.kind(), SpanKind::Server);
     assert_eq!(text(&created.attributes, "http.response.status_code"), "201");
     assert_eq!(text(&created.attributes, "http.route"), "/v1/rooms");
@@ -141,14 +149,19 @@ async fn a_collector_that_fails_is_told_of_once_and_holds_nothing_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_request_is_traced_at_a_ratio_of_nothing() {
+async fn a_caller_has_no_say_in_what_is_traced() {
     let (url, received) = collector().await;
-    let environment = [("STUBE__TRACES__ENDPOINT", url.as_str()), ("STUBE__TRACES__RATIO", "0.0")];
-    let process = Process::start("traces-none", &environment);
-    let request = reqwest::Client::new().get(format!("{}/", process.base));
-    // The client's own wish to be traced counts for nothing.
-    let request = request.header("traceparent", format!("00-{TRACE}-{PARENT}-01"));
-    assert_eq!(request.send().await.expect("an answer").status(), 200);
+    // One in a million.
+    let environment = [("STUBE__TRACES__ENDPOINT", url.as_str()), ("STUBE__TRACES__RATIO", "0.000001")];
+    let process = Process::start("traces-rare", &environment);
+    // An id below any ratio's bound, and the wish to be traced.
+    for trace in [TRACE, "00000000000000000000000000000001"] {
+        for flags in ["00", "01"] {
+            let request = reqwest::Client::new().get(format!("{}/", process.base));
+            let request = request.header("traceparent", format!("00-{trace}-{PARENT}-{flags}"));
+            assert_eq!(request.send().await.expect("an answer").status(), 200);
+        }
+    }
     process.signal("TERM");
     let (status, _, log) = tokio::task::spawn_blocking(|| process.end()).await.expect("ended");
     assert_eq!(status, Some(0), "{log}");
