@@ -26,6 +26,12 @@ use crate::control::ice::Credentials;
 
 /// How long a server may take. Browsers wait longer, callers do not.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a server that answers may refuse, and how often: with other credentials than ours the library asks on and on.
+const REFUSALS_FOR: Duration = Duration::from_secs(4);
+const ANSWERS_MAX: u32 = 4;
+/// How long it waits for an answer before it looks at its deadlines.
+const LOOK_MIN: Duration = Duration::from_millis(1);
+const LOOK_MAX: Duration = Duration::from_millis(200);
 /// The largest answer that is read at once.
 const ANSWER_MAX_BYTES: usize = 1500;
 /// The cookie of STUN messages (RFC 8489 §5), and the first bytes of a Binding request and of its success.
@@ -154,6 +160,7 @@ async fn allocation(wire: &mut Wire, ends: Ends, credentials: &Credentials) -> i
 async fn negotiate(wire: &mut Wire, ends: Ends, mut client: impl TurnClientApi) -> io::Result<Answer> {
     let began = Instant::now();
     let now = || StunInstant::from_nanos(i64::try_from(began.elapsed().as_nanos()).unwrap_or(i64::MAX));
+    let mut answers = 0;
     loop {
         let next = client.poll(now());
         while let Some(transmit) = client.poll_transmit(now()) {
@@ -174,6 +181,10 @@ async fn negotiate(wire: &mut Wire, ends: Ends, mut client: impl TurnClientApi) 
                 _ => {}
             }
         }
+        // The first answer tells the realm, the second whether it knows us.
+        if answers >= ANSWERS_MAX || (answers >= 2 && began.elapsed() > REFUSALS_FOR) {
+            return Ok(Answer::Refused);
+        }
         let pause = match next {
             TurnPollRet::WaitUntil(at) => at.checked_duration_since(now()).unwrap_or_default(),
             _ => return Ok(Answer::Refused),
@@ -183,9 +194,10 @@ async fn negotiate(wire: &mut Wire, ends: Ends, mut client: impl TurnClientApi) 
         tokio::select! {
             read = wire.receive(&mut answer) => {
                 let contents = &answer[..read?];
+                answers += 1;
                 client.recv(Transmit::new(contents, transport, ends.remote, ends.local), now());
             }
-            () = tokio::time::sleep(pause.max(Duration::from_millis(1))) => {}
+            () = tokio::time::sleep(pause.clamp(LOOK_MIN, LOOK_MAX)) => {}
         }
     }
 }
