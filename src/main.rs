@@ -116,7 +116,7 @@ struct TokenArgs {
 #[expect(clippy::print_stderr, reason = "why the process ends, for whoever started it")]
 fn main() -> ExitCode {
     let Err(error) = dispatch(Cli::parse()) else { return ExitCode::SUCCESS };
-    eprintln!("stube: {error:#}");
+    eprintln!("stube: {}", told(&error));
     if let Some(failure) = error.downcast_ref::<Failure>() {
         return ExitCode::from(failure.exit_status());
     }
@@ -125,6 +125,18 @@ fn main() -> ExitCode {
         true => ExitCode::from(EXIT_CONFIG),
         false => ExitCode::FAILURE,
     }
+}
+
+/// An error, and of what led to it that which it does not tell itself.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to the command")]
@@ -263,6 +275,14 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_cause_is_told_twice() {
+        assert_eq!(told(&anyhow!("no such file").context("cannot read it")), "cannot read it: no such file");
+        let source = std::io::Error::other("it is taken");
+        let listen = StartError::Listen { what: "HTTP", address: ([127, 0, 0, 1], 80).into(), source };
+        assert_eq!(told(&listen.into()), "cannot listen for HTTP on 127.0.0.1:80: it is taken");
     }
 
     #[test]

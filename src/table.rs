@@ -30,7 +30,25 @@ pub fn aligned(rows: &[Vec<String>], right: impl Fn(usize) -> bool) -> String {
 
 /// What somebody else wrote, without what a terminal would obey.
 pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_obeyed(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// The same JSON, without what a terminal would obey: it is escaped, for it can only stand within strings.
+pub fn plain_json(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c != '\n' && is_obeyed(c) {
+            true => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => text.push(c),
+        }
+    }
+    text
+}
+
+/// Whether a terminal does something at it: a control character, or one that turns the direction of what follows
+/// (embeddings, overrides and isolates of UAX #9).
+fn is_obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A span of time in its two largest units.
@@ -64,6 +82,17 @@ mod tests {
             [["room", "people"], ["Küche", "3"], ["h\u{1b}[2J", "12"]].map(|row| row.map(str::to_owned).to_vec());
         assert_eq!(aligned(&rows, |column| column == 1), "room   people\nKüche       3\nh\u{fffd}[2J      12\n");
         assert_eq!(aligned(&[], |_| true), "");
+    }
+
+    #[test]
+    fn a_terminal_is_told_nothing_by_others() {
+        let hostile = "a\u{1b}[2J\u{9b}31m\u{7f}\u{202e}b\u{2066}c\u{2069}é\u{200f}";
+        assert_eq!(plain(hostile), "a\u{fffd}[2J\u{fffd}31m\u{fffd}\u{fffd}b\u{fffd}c\u{fffd}é\u{200f}");
+        let value = serde_json::json!({ "name": hostile });
+        let json = plain_json(&format!("{value:#}\n"));
+        let escaped = "{\n  \"name\": \"a\\u001b[2J\\u009b31m\\u007f\\u202eb\\u2066c\\u2069é\u{200f}\"\n}\n";
+        assert_eq!(json, escaped);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&json).ok(), Some(value));
     }
 
     #[test]

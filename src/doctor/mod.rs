@@ -17,6 +17,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::config::{Config, ConfigError};
+use crate::ledger::state_directory;
 use crate::log;
 use crate::table;
 use crate::tls;
@@ -109,7 +110,7 @@ pub enum Trouble {
 /// Examines this machine and its configuration, which was read from `path`.
 pub async fn examine(options: &Options, path: &Path, config: Result<Config, ConfigError>) -> Examination {
     let written = |report: &Report| match options.json {
-        true => serde_json::to_string_pretty(report).unwrap_or_default() + "\n",
+        true => table::plain_json(&(serde_json::to_string_pretty(report).unwrap_or_default() + "\n")),
         false => said(report, std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()),
     };
     let (config, endpoints) = match config.and_then(checked) {
@@ -145,7 +146,7 @@ fn checked(config: Config) -> Result<(Config, Endpoints), ConfigError> {
 
 /// Warns in the log of what a server that has started should be told, a line each. Addresses stay out of it.
 pub fn warn_at_start(config: &Config) {
-    let seen = Observations::local(config);
+    let seen = Observations::local(config, &state_directory());
     for (check, _, judge) in CHECKS.iter().filter(|(_, at_start, _)| *at_start == AtStart::Yes) {
         for advice in judge(&seen).into_iter().filter_map(|finding| finding.advice) {
             tracing::warn!(check, "{advice}; `stube doctor` says more");

@@ -26,6 +26,9 @@ use crate::tls::keeping::Folder;
 use crate::tls::{self, acme};
 use crate::webhook::{self, Endpoints, Knocked};
 
+/// Where the unit's server keeps its state.
+const UNIT_DIRECTORY: &str = "/var/lib/stube";
+
 /// Below this port the kernel wants a capability, unless it says otherwise.
 const UNPRIVILEGED_PORT: u16 = 1024;
 
@@ -139,24 +142,24 @@ pub enum PublicAnswer {
 }
 
 impl Observations {
-    /// What takes no time and asks nobody.
-    pub fn local(config: &Config) -> Self {
-        let directory = state_directory();
-        let ledger = store::file(config.ledger.url.as_str(), &directory);
+    /// What takes no time and asks nobody. The server's state is in `directory`.
+    pub fn local(config: &Config, directory: &Path) -> Self {
+        let ledger = store::file(config.ledger.url.as_str(), directory);
         Self {
             admin: Some(config.admin.listen.ip()),
             addresses: addresses(config),
             socket: Some(probe::socket_facts(config.media.udp_listen.ip()).map_err(|error| error.to_string())),
             open_files: probe::open_files_max().map(|limit| OpenFiles { limit, of_server: false }),
             clock: Some(clocks(ledger.as_deref())),
-            disk: disk(ledger.as_deref().and_then(Path::parent).unwrap_or(&directory)),
+            disk: disk(ledger.as_deref().and_then(Path::parent).unwrap_or(directory)),
             ..Self::default()
         }
     }
 
     /// Everything.
     pub async fn all(config: &Config, endpoints: Endpoints) -> Self {
-        let mut seen = Self::local(config);
+        let directory = of_server(std::env::var_os("STATE_DIRECTORY").is_some(), Path::new(UNIT_DIRECTORY));
+        let mut seen = Self::local(config, &directory);
         let server = running(config).await;
         seen.ports = ports(config, server.as_ref().ok());
         if let Some(limit) = server.as_ref().ok().and_then(|node| node["open_files_max"].as_u64()) {
@@ -167,24 +170,30 @@ impl Observations {
         if let Some(clock) = &mut seen.clock {
             clock.synchronised = synchronised();
         }
-        seen.ledger = Some(store::examine(config.ledger.url.as_str(), &state_directory()).await);
+        seen.ledger = Some(store::examine(config.ledger.url.as_str(), &directory).await);
         seen.webhooks = Some(match endpoints.is_empty() {
             true => Ok(Vec::new()),
             false => webhook::knock(endpoints).await.map_err(|error| error.to_string()),
         });
-        seen.certificate = certificate(config);
+        seen.certificate = certificate(config, &directory);
         seen.ice_servers = ice_servers(config).await;
         seen.public_url = public_url(config).await;
         seen
     }
 }
 
-fn certificate(config: &Config) -> Option<Result<Validity, String>> {
+/// Where the server's state is: the variable says so for both, else it is the unit's folder if there is one. Whoever
+/// asks seldom stands there.
+fn of_server(is_told: bool, unit: &Path) -> PathBuf {
+    if !is_told && unit.is_dir() { unit.to_owned() } else { state_directory() }
+}
+
+fn certificate(config: &Config, directory: &Path) -> Option<Result<Validity, String>> {
     let renewed = config.http.tls.has_domains();
     let read = match acme::Settings::of(config) {
         None => tls::read(config, None).map_err(|error| error.to_string()).transpose()?,
         Some(settings) => {
-            let kept = settings.kept(&Folder::below(&state_directory()));
+            let kept = settings.kept(&Folder::below(directory));
             kept.ok_or_else(|| "the ACME server has not issued one yet".to_owned())
         }
     };
@@ -318,4 +327,17 @@ async fn public_url(config: &Config) -> Option<(String, PublicAnswer)> {
         Err(failure) => PublicAnswer::Other(failure.to_string()),
     };
     Some((url, answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_is_looked_for_where_the_unit_keeps_it() {
+        let unit = tempfile::tempdir().expect("a folder");
+        assert_eq!(of_server(false, unit.path()), unit.path());
+        assert_eq!(of_server(true, unit.path()), state_directory());
+        assert_eq!(of_server(false, &unit.path().join("none")), state_directory());
+    }
 }

@@ -48,12 +48,16 @@ pub fn keys(seen: &Observations) -> Vec<Finding> {
 
 /// Whether records can be written.
 pub fn ledger(seen: &Observations) -> Vec<Finding> {
+    const ELSEWHERE: &str = "set STATE_DIRECTORY as the server has it, such as /var/lib/stube, then ask again";
     let Some(examined) = &seen.ledger else { return Vec::new() };
     let node = seen.server.as_ref().and_then(|server| server.as_ref().ok());
     let fails = node.is_some_and(|node| node["ledger"]["writable"] == false);
     vec![match examined {
         Err(error) => Finding::fail(error.to_string(), LEDGER_ADVICE),
         Ok(_) if fails => Finding::fail("the server that runs cannot write it", LEDGER_ADVICE),
+        Ok(Examined::Absent) if node.is_some() => {
+            Finding::warn("there is none where it was looked for, but a server runs and has one", ELSEWHERE)
+        }
         Ok(Examined::Absent) => Finding::ok("there is none yet, and it can be made"),
         Ok(Examined::Present { schema }) => {
             Finding::ok(format!("it can be written, and is whole; schema version {schema}"))
@@ -148,7 +152,13 @@ mod tests {
             let server = Some(Ok(json!({"ledger": {"writable": writable}})));
             ledger_of(&Observations { ledger: Some(ledger), server, ..Observations::default() })
         };
-        assert_eq!(examine(Ok(Examined::Absent), true), Fine);
+        // Its ledger is elsewhere, and was not examined.
+        assert_eq!(examine(Ok(Examined::Absent), true), Warn);
+        let server = Some(Err("refused".to_owned()));
+        assert_eq!(
+            ledger_of(&Observations { ledger: Some(Ok(Examined::Absent)), server, ..Observations::default() }),
+            Fine
+        );
         assert_eq!(examine(Ok(Examined::Present { schema: 2 }), true), Fine);
         assert_eq!(examine(Ok(Examined::Present { schema: 2 }), false), Fail);
         assert_eq!(examine(Err(StoreError::Unavailable(Outage::DiskFull)), true), Fail);

@@ -10,6 +10,7 @@ pub mod server;
 use clap::Args;
 
 use crate::config::{Config, ConfigError};
+use crate::table;
 
 pub use node::Node;
 pub use participants::Participants;
@@ -19,7 +20,8 @@ pub use server::Failure;
 /// The server, and who asks it.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Access {
-    /// The server's HTTP API, such as https://sfu.example.org; `http.listen` of the configuration unless given.
+    /// The server's HTTP API, such as https://sfu.example.org; `http.listen` of the configuration unless given. Another
+    /// server than the configuration's is told no secret of it: that takes `--key` and `STUBE_SECRET`.
     #[arg(long, global = true, env = "STUBE_URL")]
     url: Option<String>,
     /// The API key whose rooms these are; the first one of the configuration unless given. Its secret stands in the
@@ -50,7 +52,7 @@ pub async fn run(order: Order, config: Result<Config, ConfigError>) -> Result<St
 
 /// An answer of the API as text.
 fn json(value: &serde_json::Value) -> String {
-    format!("{value:#}\n")
+    table::plain_json(&format!("{value:#}\n"))
 }
 
 /// A member of an answer as text; empty if it has none.

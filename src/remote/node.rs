@@ -54,7 +54,8 @@ impl Node {
                 };
                 let found = server.order(Method::POST, &["v1", "node", "drain"], Some(&body)).await?;
                 let sessions = count(number(&found, "sessions"), "session goes", "sessions go");
-                let said = format!("{}: {sessions} on; then the server stops\n", text(&found, "state"));
+                let state = table::plain(text(&found, "state"));
+                let said = format!("{state}: {sessions} on; then the server stops\n");
                 (found, said)
             }
             Command::Reload => {
@@ -69,7 +70,7 @@ impl Node {
 
 fn words(value: &Value) -> String {
     let words = value.as_array().map(Vec::as_slice).unwrap_or_default();
-    words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+    table::plain(&words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "))
 }
 
 fn reloaded(found: &Value) -> String {
@@ -86,7 +87,8 @@ fn reloaded(found: &Value) -> String {
 
 fn status(node: &Value, url: &str) -> String {
     let uptime = table::duration(Duration::from_secs(number(node, "uptime_s")));
-    let mut said = format!("Stube {}, {}, up for {uptime}\n", text(node, "version"), text(node, "state"));
+    let (version, state) = (table::plain(text(node, "version")), table::plain(text(node, "state")));
+    let mut said = format!("Stube {version}, {state}, up for {uptime}\n");
     let figures = [("room", "rooms"), ("participant", "participants"), ("session", "sessions")]
         .map(|(one, several)| count(number(node, several), one, several));
     said.push_str(&format!("{}\n", figures.join(", ")));
@@ -131,6 +133,8 @@ mod tests {
         let mut failing = node;
         failing["ledger"]["writable"] = false.into();
         assert!(status(&failing, "").contains("CANNOT BE WRITTEN"));
+        failing["version"] = "\u{9b}2J".into();
+        assert!(status(&failing, "").starts_with("Stube \u{fffd}2J, running"));
     }
 
     #[test]
@@ -138,5 +142,6 @@ mod tests {
         let said = reloaded(&json!({"changed": ["keys", "quota"], "needs_restart": ["media"]}));
         assert_eq!(said, "changed: keys, quota\nwaits for a restart: media\n");
         assert_eq!(reloaded(&json!({"changed": [], "needs_restart": []})), "nothing has changed\n");
+        assert_eq!(reloaded(&json!({"changed": ["\u{1b}c"], "needs_restart": []})), "changed: \u{fffd}c\n");
     }
 }

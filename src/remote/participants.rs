@@ -112,7 +112,8 @@ impl Tracks {
         if wanted.is_empty() {
             let published = sources(&participant);
             let has = if published.is_empty() { "nothing".to_owned() } else { published.join(", ") };
-            return Err(Failure::Unexpected(format!("{identity} publishes no {track}, but {has}")));
+            let said = table::plain(&format!("{identity} publishes no {track}, but {has}"));
+            return Err(Failure::Unexpected(said));
         }
         for sid in wanted {
             let path = [&path(room, identity)[..], &["tracks", &sid, "muted"]].concat();

@@ -1,17 +1,20 @@
 //! A server's HTTP API as seen from the command line: requests, pages, and what to say when it does not go well.
 
 use std::error::Error as _;
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, Method, StatusCode, Url, redirect};
+use reqwest::{Certificate, Client, Method, StatusCode, Url, redirect};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Access;
-use crate::config::{Config, ConfigError, HttpConfig};
+use crate::config::{Config, ConfigError};
+use crate::table;
+use crate::tls;
 
 /// How long an answer may take. The server gives up its own work after 15 seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -98,15 +101,18 @@ pub struct Server {
 impl Server {
     /// The public listener, as an API key.
     pub fn public(access: &Access, config: Result<Config, ConfigError>) -> Result<Self, Failure> {
-        let own = config.as_ref().ok().map(|config| &config.http);
-        let (base, at) = match (&access.url, own) {
-            (Some(url), _) => (base("--url", url)?, None),
-            (None, Some(http)) => own_public(http)?,
+        let own = config.as_ref().ok();
+        let (base, at, roots) = match (&access.url, own) {
+            (Some(url), _) => (secured(base("--url", url)?)?, None, Vec::new()),
+            (None, Some(config)) => {
+                let (base, at) = own_public(config)?;
+                (base, at, roots(config))
+            }
             (None, None) => return Err(config.err().map_or_else(no_server, Failure::from)),
         };
-        let credentials = Some(credentials(access, config)?);
+        let credentials = Some(credentials(access, &base, config)?);
         let advice = "is it running? `stube node status` on its machine tells, or `systemctl status stube`";
-        Ok(Self { client: client(&base, at)?, base, credentials, advice })
+        Ok(Self { client: client(&base, at, roots)?, base, credentials, advice })
     }
 
     /// The admin listener. It asks for no credentials: who reaches it may.
@@ -117,7 +123,7 @@ impl Server {
         };
         let advice =
             "is it running? `systemctl status stube` tells; it answers where admin.listen says, or give --admin-url";
-        Ok(Self { client: client(&base, None)?, base, credentials: None, advice })
+        Ok(Self { client: client(&base, None, Vec::new())?, base, credentials: None, advice })
     }
 
     /// Where it is, with a slash at the end.
@@ -201,11 +207,13 @@ impl Server {
                 self.base
             ));
         };
-        let mut more: String = errors.iter().map(|error| format!("\n  {}: {}", error.pointer, error.detail)).collect();
+        let line =
+            |error: &FieldError| format!("\n  {}: {}", table::plain(&error.pointer), table::plain(&error.detail));
+        let mut more: String = errors.iter().map(line).collect();
         if let (StatusCode::UNAUTHORIZED, Some(Credentials { key, source, .. })) = (status, &self.credentials) {
             more.push_str(&format!("\n  asked as the API key {key}, with the secret of {source}"));
         }
-        Failure::Refused { code, detail, more }
+        Failure::Refused { code: table::plain(&code), detail: table::plain(&detail), more }
     }
 }
 
@@ -213,8 +221,9 @@ fn no_server() -> Failure {
     Failure::Usage("which server? give --url".to_owned())
 }
 
-/// A client that goes where it is told and nowhere else: to `at` instead of where the host's name leads.
-fn client(base: &Url, at: Option<SocketAddr>) -> Result<Client, Failure> {
+/// A client that goes where it is told and nowhere else: to `at` instead of where the host's name leads. It believes
+/// `roots`, besides those of the system.
+fn client(base: &Url, at: Option<SocketAddr>, roots: Vec<Certificate>) -> Result<Client, Failure> {
     let mut builder = Client::builder()
         .user_agent(concat!("stube/", env!("CARGO_PKG_VERSION")))
         .timeout(PATIENCE)
@@ -224,7 +233,10 @@ fn client(base: &Url, at: Option<SocketAddr>) -> Result<Client, Failure> {
     }
     // A server on this machine is asked directly; and without https nothing must be trusted, so that a system without
     // certificates will do.
-    let builder = if base.scheme() == "https" { builder } else { builder.no_proxy().tls_certs_only([]) };
+    let builder = match base.scheme() {
+        "https" => builder.tls_certs_merge(roots),
+        _ => builder.no_proxy().tls_certs_only([]),
+    };
     let failed =
         |_| Failure::Unexpected("https needs the system's CA certificates; install ca-certificates".to_owned());
     builder.build().map_err(failed)
@@ -242,17 +254,68 @@ fn base(argument: &str, text: &str) -> Result<Url, Failure> {
     }
 }
 
+/// A URL to which a secret may go: nobody listens on the way.
+fn secured(url: Url) -> Result<Url, Failure> {
+    match url.scheme() == "https" || url.host_str().is_some_and(is_loopback) {
+        true => Ok(url),
+        false => Err(Failure::Usage(
+            "--url: the API secret would go there in clear; expected https://, or http:// on this machine, such as the \
+             end of `ssh -L 7880:127.0.0.1:7880`"
+                .to_owned(),
+        )),
+    }
+}
+
+/// The address that a URL's host is, if it is no name.
+fn ip(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || ip(host).is_some_and(|ip| ip.to_canonical().is_loopback())
+}
+
+/// Whether a URL leads to the server of this configuration, as far as its host tells.
+fn is_own(base: &Url, config: &Config) -> bool {
+    let Some(host) = base.host_str() else { return false };
+    let public = Url::parse(&config.http.public_url).ok();
+    let is_named = public.as_ref().and_then(Url::host_str) == Some(host)
+        || config.http.tls.domains.iter().any(|domain| domain == host);
+    is_named || is_loopback(host) || ip(host) == Some(config.http.listen.ip())
+}
+
+/// What to believe the own listener by, besides the system: its certificate in a file, or the root of its ACME server.
+/// Without such a file the system's have to do.
+fn roots(config: &Config) -> Vec<Certificate> {
+    let tls = &config.http.tls;
+    let path = if tls.has_files() { &tls.certificate } else { &tls.acme_root };
+    if !tls.is_on() || path.as_os_str().is_empty() {
+        return Vec::new();
+    }
+    let pem = fs::read(config.path(path)).unwrap_or_default();
+    Certificate::from_pem_bundle(&pem).unwrap_or_default()
+}
+
+/// A name that the certificate in files is for. One that stands for any (`*.example.org`) is as good: nobody looks it up.
+fn certified(config: &Config) -> Result<String, Failure> {
+    const ADVICE: &str = "which name is the certificate for? set http.public_url, or give --url https://NAME";
+    let names = tls::read(config, None)?.map(|certificate| certificate.names).unwrap_or_default();
+    let name = names.first().map(|name| name.replacen('*', "stube", 1));
+    name.ok_or_else(|| Failure::Usage(ADVICE.to_owned()))
+}
+
 /// The public listener of this machine, and where it is if its URL has the name that the certificate is for.
-fn own_public(http: &HttpConfig) -> Result<(Url, Option<SocketAddr>), Failure> {
+fn own_public(config: &Config) -> Result<(Url, Option<SocketAddr>), Failure> {
+    let http = &config.http;
     let plain = local("--url", http.listen)?;
     if !http.tls.is_on() {
         return Ok((plain, None));
     }
     let public = Url::parse(&http.public_url).ok();
     let named = public.as_ref().and_then(Url::host_str).or(http.tls.domains.first().map(String::as_str));
-    let Some(name) = named else {
-        let advice = "which name is the certificate for? set http.public_url, or give --url https://NAME";
-        return Err(Failure::Usage(advice.to_owned()));
+    let name = match named {
+        Some(name) => name.to_owned(),
+        None => certified(config)?,
     };
     let at = reachable(http.listen);
     Ok((base("--url", &format!("https://{name}:{}", at.port()))?, Some(at)))
@@ -276,12 +339,18 @@ fn local(argument: &str, listen: SocketAddr) -> Result<Url, Failure> {
     base(argument, &format!("http://{}", reachable(listen)))
 }
 
-fn credentials(access: &Access, config: Result<Config, ConfigError>) -> Result<Credentials, Failure> {
+/// Who asks. The secret of the configuration is for its own server alone: `--url` may be anybody's.
+fn credentials(access: &Access, base: &Url, config: Result<Config, ConfigError>) -> Result<Credentials, Failure> {
     let given = std::env::var_os(SECRET_VARIABLE).and_then(|secret| secret.into_string().ok());
     if let (Some(key), Some(secret)) = (&access.key, &given) {
         return Ok(Credentials { key: key.clone(), secret: secret.clone(), source: SECRET_VARIABLE });
     }
     let config = config?;
+    if access.url.is_some() && !is_own(base, &config) {
+        let advice =
+            "--url leads to another server than the configuration's: give --key, and its secret in STUBE_SECRET";
+        return Err(Failure::Usage(advice.to_owned()));
+    }
     let (key, secret) = config.key_or_first(access.key.as_deref())?;
     let configured = || String::from_utf8_lossy(secret.as_bytes()).into_owned();
     let source = if given.is_some() { SECRET_VARIABLE } else { "the configuration" };
@@ -340,7 +409,7 @@ mod tests {
         }
         let of = |text: &str| {
             let config = Config::parse(text, std::iter::empty()).unwrap_or_else(|error| panic!("{error}"));
-            own_public(&config.http).ok().map(|(url, at)| (url.to_string(), at.map(|at| at.to_string())))
+            own_public(&config).ok().map(|(url, at)| (url.to_string(), at.map(|at| at.to_string())))
         };
         let at = |url: &str, at: &str| Some((url.to_owned(), Some(at.to_owned())));
         let tls = "[http]\nlisten = \"0.0.0.0:443\"\n";
@@ -352,5 +421,51 @@ mod tests {
         for wrong in ["", "127.0.0.1:7880", "ftp://a", "http://ada:secret@a", "http://"] {
             assert!(base("--url", wrong).is_err_and(|failure| failure.exit_status() == EXIT_USAGE), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_secret_goes_to_its_own_server_and_not_in_clear() {
+        for (url, is_secured) in [
+            ("https://sfu.example.org", true),
+            ("http://localhost:7880", true),
+            ("http://127.1.2.3", true),
+            ("http://[::1]:7880", true),
+            ("http://[::ffff:127.0.0.1]", true),
+            ("http://sfu.example.org", false),
+            ("http://localhost.example.org", false),
+            ("http://192.0.2.7:7880", false),
+            ("http://[2001:db8::1]", false),
+        ] {
+            let secured = base("--url", url).and_then(secured);
+            assert_eq!(
+                secured.map_err(|failure| failure.exit_status()).err(),
+                (!is_secured).then_some(EXIT_USAGE),
+                "{url}"
+            );
+        }
+        let text = "[keys]\nmap = \"a-secret-of-the-configuration-hunter2\"\n[http]\nlisten = \"192.0.2.7:443\"\n\
+                    public_url = \"https://sfu.example.org\"\n[http.tls]\ndomains = [\"a.example.org\"]";
+        let source = |url: &str| {
+            let config = Config::parse(text, std::iter::empty()).unwrap_or_else(|error| panic!("{error}"));
+            let access = Access { url: Some(url.to_owned()), key: Some("map".to_owned()), json: false };
+            let base = base("--url", url).unwrap_or_else(|error| panic!("{error}"));
+            credentials(&access, &base, Ok(config)).map(|found| found.key).map_err(|failure| failure.exit_status())
+        };
+        for own in ["sfu.example.org:8443", "a.example.org", "192.0.2.7", "127.0.0.1:7880"] {
+            assert_eq!(source(&format!("https://{own}")).as_deref(), Ok("map"), "{own}");
+        }
+        for other in ["example.org", "b.example.org", "192.0.2.8", "sfu.example.org.evil.example"] {
+            assert_eq!(source(&format!("https://{other}")), Err(EXIT_USAGE), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_without_what_a_terminal_obeys() {
+        let server = Server::admin(Some("http://127.0.0.1:1"), Ok(Config::default()));
+        let server = server.unwrap_or_else(|error| panic!("{error}"));
+        let hostile = "{\"code\": \"\\u001b[2J\", \"detail\": \"a\u{9b}1m\", \"errors\": [{\"pointer\": \"/\u{202e}\", \
+                       \"detail\": \"b\\nc\u{2066}\"}]}";
+        let said = server.refusal(StatusCode::CONFLICT, hostile).to_string();
+        assert_eq!(said, "a\u{fffd}1m (\u{fffd}[2J)\n  /\u{fffd}: b\u{fffd}c\u{fffd}");
     }
 }

@@ -135,11 +135,12 @@ async fn what_goes_wrong_is_said_with_its_status() {
     let secret = [("STUBE_SECRET", SECRET)];
     let wrong = [("STUBE_SECRET", "not-the-secret-not-the-secret-hunter2")];
     type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], i32, &'a [&'a str]);
-    let cases: [Case<'_>; 9] = [
+    let cases: [Case<'_>; 10] = [
         (&["rooms", "list", "--url", &nobody, "--key", KEY], &secret, 3, &["no server answers", "is it running?"]),
         (&["node", "status", "--admin-url", &nobody], &[], 3, &["the connection is refused", "systemctl status stube"]),
         (&["rooms", "list", "--url", &url, "--key", KEY], &wrong, 1, &["(invalid_credentials)", KEY, "STUBE_SECRET"]),
         (&["rooms", "list", "--url", "sfu.example.org", "--key", KEY], &secret, 2, &["--url: expected a URL"]),
+        (&["rooms", "list", "--url", "http://192.0.2.7", "--key", KEY], &secret, 2, &["--url", "in clear", "https://"]),
         (&["rooms", "list", "--url", &url], &[], 78, &["nowhere.toml", "STUBE_SECRET"]),
         (&["rooms", "list"], &[], 78, &["nowhere.toml"]),
         (&["rooms", "delete", "..", "--url", &url, "--key", KEY], &secret, 2, &["nothing can be called"]),
@@ -174,5 +175,49 @@ async fn server_and_key_come_from_the_configuration() {
     // The first key, by name, is the map service's.
     assert!(rooms(&["rooms", "list"]).contains("hall"));
     assert_eq!(rooms(&["rooms", "list", "--key", OTHER_KEY]), "no rooms\n");
+    server.stop().await;
+}
+
+#[test]
+fn an_error_is_one_line_told_once() {
+    let text = format!("[keys]\n{KEY} = \"{SECRET}\"\n[http]\nlisten = \"127.0.0.1:9\"\n");
+    let config = crate::binary::write("remote-errors", &text);
+    let unknown = crate::binary::output(&["rooms", "list", "--key", "nope"], &config, &[]);
+    assert_eq!(String::from_utf8_lossy(&unknown.stderr), "stube: keys.nope: no such key\n");
+    let missing = ask(&["rooms", "list"], &[]);
+    assert_eq!(
+        String::from_utf8_lossy(&missing.stderr),
+        "stube: nowhere.toml: cannot read the configuration: No such file or directory (os error 2); name it by \
+         --config, or the server by --url, with --key and STUBE_SECRET\n"
+    );
+    // Somebody else's server learns no secret of this configuration; it is not even looked for.
+    for arguments in [&["rooms", "list", "--url", "https://other.invalid"][..], &["rooms", "list"]] {
+        let environment: &[(&str, &str)] =
+            if arguments.len() == 2 { &[("STUBE_URL", "https://other.invalid")] } else { &[] };
+        let other = crate::binary::output(arguments, &config, environment);
+        assert_eq!(other.status.code(), Some(2), "{}", String::from_utf8_lossy(&other.stderr));
+        let line = "--url leads to another server than the configuration's: give --key, and its secret in STUBE_SECRET";
+        assert_eq!(String::from_utf8_lossy(&other.stderr), format!("stube: {line}\n"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_with_a_certificate_in_files_is_believed_by_them() {
+    // Its own root, which no system knows; its name leads nowhere.
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let names = ["*.sfu.invalid".to_owned(), "127.0.0.1".to_owned()];
+    let chain = rcgen::CertificateParams::new(names).expect("names").self_signed(&key).expect("a certificate").pem();
+    let config = crate::binary::write("remote-tls", "");
+    std::fs::write(config.with_file_name("chain.pem"), &chain).expect("written");
+    std::fs::write(config.with_file_name("key.pem"), key.serialize_pem()).expect("written");
+    let folder = config.parent().expect("a folder").display();
+    let section = format!("[http.tls]\ncertificate = \"{folder}/chain.pem\"\nkey = \"{folder}/key.pem\"\n");
+    let server = Server::trusted(&section, &[], Some(&chain)).await;
+    server.room("hall").await;
+    let text = format!("[keys]\n{KEY} = \"{SECRET}\"\n[http]\nlisten = \"{}\"\n{section}", server.address());
+    std::fs::write(&config, text).expect("written");
+    let listed = tokio::task::block_in_place(|| crate::binary::output(&["rooms", "list"], &config, &[]));
+    let error = String::from_utf8_lossy(&listed.stderr);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("hall"), "{error}");
     server.stop().await;
 }

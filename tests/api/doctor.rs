@@ -150,6 +150,8 @@ fn beside_a_server_that_runs_its_ports_are_its_own() {
     assert_eq!(status, Some(0), "{report:#}");
     assert_eq!((verdict(&named, "public_url"), verdict(&named, "webhooks")), ("ok".into(), "ok".into()), "{named:#}");
     assert!(findings(&named, "webhooks")[0].1.contains("200 to HEAD; no event was sent"), "{named:#}");
+    // Its ledger is in the other folder, and "none yet" would be wrong.
+    assert_eq!((verdict(&report, "ledger"), verdict(&named, "ledger")), ("ok".into(), "warn".into()), "{named:#}");
     let (ports, server) = (findings(&report, "ports"), findings(&report, "server"));
     assert!(ports.len() == 1 && ports[0].1.ends_with("held by the server that runs"), "{report:#}");
     assert!(server[0].1.contains("runs, running"), "{report:#}");
