@@ -18,6 +18,8 @@ use crate::units::Bitrate;
 /// A subscriber's first estimates rise from a guess to what the network takes, and each is paid from at once: there is
 /// nothing yet that could flap.
 const START_UP: Duration = Duration::from_secs(4);
+/// A demand that grew by this factor is a wish for more: a larger tile, another camera.
+const MORE_WISHED: f64 = 1.25;
 /// A demand that moved by less than this share, in per cent, is not told anew.
 const DEMAND_STEP_PERCENT: u64 = 5;
 /// What an audio track is counted with until it is measured: Opus at 40 kbit/s and its headers.
@@ -203,10 +205,15 @@ impl Room {
     ) {
         let Some(participant) = self.participant_mut(seat) else { return };
         let (peer, means) = (participant.peer, &mut participant.means);
+        let before = means.spent;
+        if limited && !means.limited && !fell && demand > means.demand * MORE_WISHED && !means.purse.is_waiting(now) {
+            // What was estimated while nothing more was wished for is no measure.
+            (means.measured_since, means.has_fallen) = (means.measured_since.map(|_| now), false);
+        }
         (means.spent, means.limited) = (spent, limited);
         if fell {
             means.has_fallen = true;
-            means.purse.fell(now);
+            means.purse.fell(before, now);
         }
         let retry_at = means.purse.retry_at(now).filter(|_| limited);
         let step = means.demand.as_bps() * DEMAND_STEP_PERCENT / 100;

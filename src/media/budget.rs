@@ -22,6 +22,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(2500);
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 /// A fall this long after the last wait has nothing to do with the rise before it: the next wait is the first again.
 const CALM: Duration = Duration::from_secs(20);
+/// Once the first part of a longer wait is over, what costs no more than this share of what was too much may rise: the
+/// wait is for what failed, not for a frame rate that costs a tenth of it.
+const CLEARLY_LESS: f64 = 0.7;
 /// How many times what was too much the lowest estimate must be for the wait to end early: it is another network now.
 /// Noise does not reach twice, and a link that comes back from a drop does.
 const CLEARLY_MORE: f64 = 2.0;
@@ -56,6 +59,10 @@ struct Penalty {
     wait: Duration,
     /// The highest estimate shortly before the fall.
     too_much: Bitrate,
+    /// Until then nothing rises at all.
+    strict_until: Instant,
+    /// What flowed, at the lowest fall since there was calm.
+    cost: Bitrate,
 }
 
 impl Purse {
@@ -83,26 +90,38 @@ impl Purse {
     /// What may be spent; `None` before the first estimate, when nothing is known to be too much.
     ///
     /// `held` is the latest estimate, so that a fall is at once. `new` is the lowest of the last 2.5 s less a reserve,
-    /// and zero in the wait after a fall.
+    /// and in the wait after a fall zero, then at most what is clearly less than what flowed before it.
     pub fn budget(&self, now: Instant) -> Option<Budget> {
         let held = self.latest?;
-        let new = if self.is_waiting(now) { Bitrate::ZERO } else { self.lowest(now)? * RISE_SHARE };
+        let lowest = self.lowest(now)? * RISE_SHARE;
+        let new = match self.penalty.filter(|_| self.is_waiting(now)) {
+            Some(penalty) if now < penalty.strict_until => Bitrate::ZERO,
+            Some(penalty) => lowest.min(penalty.cost * CLEARLY_LESS),
+            None => lowest,
+        };
         Some(Budget { held, new })
     }
 
-    /// Something had to be taken away for lack of budget: nothing rises for a while.
+    /// Something had to be taken away for lack of budget, when so much flowed: nothing rises for a while.
     ///
     /// The wait is 2.5 s, and twice the last one, at most 20 s, if the last one ended less than 20 s ago: what was
     /// given since then was too much. A fall during a wait is the same fall going on, for nothing was given since; it
     /// makes the wait last 2.5 s from now at least.
-    pub fn fell(&mut self, now: Instant) {
+    pub fn fell(&mut self, cost: Bitrate, now: Instant) {
         self.end_early(now);
         let too_much = self.recent(now).map(|stretch| stretch.highest).max().max(self.latest).unwrap_or_default();
-        let begin = |wait: Duration| Penalty { until: now + wait, wait, too_much };
+        let strict_until = now + FIRST_WAIT;
+        let begin = |wait, cost| Penalty { until: now + wait, wait, too_much, strict_until, cost };
         self.penalty = Some(match self.penalty {
-            Some(last) if now < last.until => Penalty { until: last.until.max(now + FIRST_WAIT), ..last },
-            Some(last) if now < last.until + CALM => begin((last.wait * 2).min(LONGEST_WAIT)),
-            _ => begin(FIRST_WAIT),
+            // What fell while nothing could rise is the same fall, from the same height.
+            Some(last) if now < last.strict_until => {
+                Penalty { until: last.until.max(strict_until), strict_until, ..last }
+            }
+            Some(last) if now < last.until => {
+                Penalty { until: last.until.max(strict_until), strict_until, cost: cost.min(last.cost), ..last }
+            }
+            Some(last) if now < last.until + CALM => begin((last.wait * 2).min(LONGEST_WAIT), cost.min(last.cost)),
+            _ => begin(FIRST_WAIT, cost),
         });
     }
 
@@ -111,13 +130,13 @@ impl Purse {
     pub fn retry_at(&self, now: Instant) -> Option<Instant> {
         let new = self.budget(now)?.new;
         let forgotten = self.recent(now).map(|stretch| self.start + STRETCH * (stretch.number + STRETCHES));
-        let wait_ends = self.penalty.map(|penalty| penalty.until);
+        let wait_ends = self.penalty.into_iter().flat_map(|penalty| [penalty.strict_until, penalty.until]);
         let grows = |at: &Instant| *at > now && self.budget(*at).is_some_and(|budget| budget.new > new);
         forgotten.chain(wait_ends).filter(grows).min()
     }
 
     /// Whether nothing may rise.
-    fn is_waiting(&self, now: Instant) -> bool {
+    pub fn is_waiting(&self, now: Instant) -> bool {
         let more = |penalty: &Penalty| self.lowest(now) >= Some(penalty.too_much * CLEARLY_MORE);
         self.penalty.is_some_and(|penalty| now < penalty.until && !more(&penalty))
     }

@@ -19,6 +19,7 @@ use goog_cc::units::{DataRate, DataSize, Timestamp};
 use goog_cc::{GoogCcConfig, GoogCcNetworkController};
 
 use self::arrival::{ArrivalClock, arrival_us};
+use self::bottleneck::Bottleneck;
 use self::bursts::{is_ordinary, join_bursts};
 use self::correction::SETTLED_US;
 use self::loss::LossMeter;
@@ -29,6 +30,7 @@ use super::register::{Kind, SendRegister, Sent};
 use crate::units::Bitrate;
 
 mod arrival;
+mod bottleneck;
 mod bursts;
 mod correction;
 mod loss;
@@ -53,6 +55,8 @@ const MISSING_INTERVAL_US: u64 = 500_000;
 const MISSING_GRID_US: u64 = 250_000;
 /// Pacing rate over the estimate; libwebrtc's.
 const PACING_FACTOR: f64 = 2.5;
+/// The same while a full queue drains: a keyframe faster than the bottleneck would be lost.
+const DRAINING_FACTOR: f64 = 1.1;
 /// Lost packets that may wait for feedback of a received one.
 const MAX_CARRIED: usize = 1_000;
 /// No probe so soon after the estimate fell below this share of what it was.
@@ -110,7 +114,12 @@ pub struct Congestion<C = Box<GoogCcNetworkController>> {
     loss: LossMeter,
     strain: Strain,
     proof: Proof,
+    bottleneck: Bottleneck,
     fell_at_us: u64,
+    /// What the network carries for certain, as of the last feedback.
+    support: Bitrate,
+    /// What a strained network was left with, and until when nothing less is believed.
+    yielded: (Bitrate, u64),
     /// When the network was last found strained.
     strained_at_us: u64,
     /// When the first seconds on a path are over.
@@ -150,7 +159,10 @@ impl Congestion {
             loss: LossMeter::default(),
             strain: Strain::default(),
             proof: Proof::default(),
+            bottleneck: Bottleneck::default(),
             fell_at_us: 0,
+            support: Bitrate::ZERO,
+            yielded: (Bitrate::ZERO, 0),
             strained_at_us: 0,
             settled_at_us: ORIGIN_US + SETTLED_US,
             held_until_us: None,
@@ -204,7 +216,8 @@ impl Congestion {
             self.loss.add(arrival.is_none(), now_us);
             let arrived_us = arrival.map(|ticks| arrival_us(reference_us, ticks));
             self.strain.add(sent.wire_bytes, sent.at_us, arrived_us);
-            self.proof.add(sent.cluster, sent.wire_bytes, sent.at_us, arrived_us);
+            let planned = self.prober.cluster(sent.cluster).map_or(0, |cluster| cluster.bytes);
+            self.proof.add((sent.cluster, planned), sent.wire_bytes, sent.at_us, arrived_us);
             if let Some(at_us) = arrived_us
                 && latest.is_none_or(|(latest_us, _)| at_us >= latest_us)
             {
@@ -245,7 +258,11 @@ impl Congestion {
         self.lift_hold();
         self.run();
         self.catch_fall(before);
-        self.believe_proof();
+        if self.estimate < before * FALL {
+            self.fell_at_us = self.now_us;
+        }
+        self.weigh_probe();
+        self.support = self.carried();
         self.probe_if_worthwhile();
     }
 
@@ -267,12 +284,14 @@ impl Congestion {
 
     /// What may be sent, headers included.
     pub fn estimate(&self) -> Bitrate {
-        self.remb.map_or(self.estimate, |remb| self.estimate.min(remb)).max(self.config.min)
+        let narrowest = self.bottleneck.most(self.now_us).into_iter().chain(self.remb);
+        narrowest.fold(self.estimate.max(self.support), Bitrate::min).max(self.config.min)
     }
 
     /// For the pacer.
     pub fn pacing_rate(&self) -> Bitrate {
-        self.estimate() * PACING_FACTOR
+        let drains = self.now_us < self.strained_at_us + CALM_US;
+        self.estimate() * if drains { DRAINING_FACTOR } else { PACING_FACTOR }
     }
 
     /// The smoothed round trip.
@@ -332,6 +351,7 @@ impl Congestion {
         let missing = self.register.in_flight_bytes() > 0 && now_us >= self.alive_at_us + FEEDBACK_MISSING_US;
         if missing && now_us >= self.ran_at_us + MISSING_INTERVAL_US {
             self.register.expire(now_us);
+            self.support = Bitrate::ZERO;
             self.tell_sent();
             self.run();
         }
@@ -339,7 +359,7 @@ impl Congestion {
 
     /// Whether the estimate is so far above what is to be sent that its last digits are of no use.
     fn has_headroom(&self) -> bool {
-        let enough = self.demand != Bitrate::ZERO && self.estimate > self.demand * HEADROOM;
+        let enough = self.demand != Bitrate::ZERO && self.estimate() > self.demand * HEADROOM;
         enough && self.held_until_us.is_none()
     }
 
@@ -364,11 +384,7 @@ impl Congestion {
     fn apply(&mut self, update: &NetworkControlUpdate) {
         let Some(target) = &update.target_rate else { return };
         let estimate = Bitrate::from_bps(target.target_rate.bps_or(0).max(0).cast_unsigned());
-        let estimate = estimate.clamp(self.config.min, self.config.max.max(self.config.min));
-        if estimate < self.estimate * FALL {
-            self.fell_at_us = self.now_us;
-        }
-        self.estimate = estimate;
+        self.estimate = estimate.clamp(self.config.min, self.config.max.max(self.config.min));
     }
 
     /// Tells GoogCC in one go what was sent since the last time.

@@ -19,7 +19,7 @@ use super::Stats;
 use super::clock::{self, NtpClock};
 use super::compound;
 use super::flow::Flow;
-use super::out_stream::{OutStream, Purpose, Queued, again, osn_bytes, padding};
+use super::out_stream::{OutStream, Purpose, Queued, again, filler, osn_bytes};
 use super::pacer::Verdict;
 use super::peer::SlotLine;
 use super::register::Kind;
@@ -425,15 +425,12 @@ impl Egress {
     /// A probe wants more than there is to send: the latest packet goes again, as RTX, which receivers know to ignore.
     /// If it is kept no longer, because the network was found to take nothing, there is still padding.
     fn push_padding(&mut self, store: &PacketStore, now: Instant) {
-        if self.flow.padding_due(now).is_none() {
-            return;
-        }
+        let Some(wire_bytes) = self.flow.padding_due(now) else { return };
         let Some(slot) = self.last_video else { return };
         // Without a transport-wide number a packet is no part of the probe, and the probe would never end.
         let stream = self.streams.get(slot).filter(|stream| stream.is_wide());
         let latest = stream.and_then(|stream| stream.numbers.latest());
-        let probe = |latest| again(slot, latest, Purpose::Probe, store).or_else(|| padding(slot, latest));
-        self.video.extend(latest.and_then(probe));
+        self.video.extend(latest.and_then(|latest| filler(slot, latest, wire_bytes, store)));
     }
 
     /// Ends the run with the RTCP that is due: as its last, shorter datagram it costs no send of its own.

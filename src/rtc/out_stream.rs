@@ -17,6 +17,8 @@ use crate::rtp::{dependency, vp8, vp9};
 
 /// The original sequence number before an RTX payload (RFC 4588 §4), in bytes.
 const OSN_BYTES: usize = 2;
+/// What a packet is longer on the wire than its payload, about: RTP header and extensions, SRTP tag, UDP and IP.
+const OVERHEAD_BYTES: usize = 12 + 24 + 16 + 28;
 /// Numbers that may go unused at a time. The room lets no longer gap of a publisher's through (RFC 3550 A.1's
 /// MAX_DROPOUT), so a longer one is of copies that were not sent. After 2^15 of them the receiver would lose count of
 /// the rollovers (RFC 3711 §3.3.1), and nothing it got would be authentic any more.
@@ -276,12 +278,21 @@ pub fn osn_bytes(queued: &Queued, stored: &Stored) -> usize {
     if queued.purpose == Purpose::Media || stored.is_padding { 0 } else { OSN_BYTES }
 }
 
-/// Padding in the wake of a packet that was sent, for a probe that has nothing else to send. It goes on the RTX SSRC,
-/// whose numbers nobody waits for.
-pub fn padding(slot: usize, sent: Found) -> Option<Queued> {
+/// What a probe sends that wants so many bytes on the wire and has no media: the latest packet again, which may even
+/// help. If that is much larger, or is kept no longer, padding: a probe of a narrow network has few bytes in its packets,
+/// and with three times as many it finds out what a full queue looks like.
+pub fn filler(slot: usize, sent: Found, wire_bytes: usize, store: &PacketStore) -> Option<Queued> {
+    let payload_bytes = wire_bytes.saturating_sub(OVERHEAD_BYTES);
+    let latest = again(slot, sent, Purpose::Probe, store);
+    let fits = |queued: &Queued| store.get(queued.packet).is_some_and(|p| p.payload.len() <= payload_bytes * 5 / 4);
+    latest.filter(fits).or_else(|| padding(slot, sent, payload_bytes))
+}
+
+/// Padding in the wake of a packet that was sent. It goes on the RTX SSRC, whose numbers nobody waits for.
+fn padding(slot: usize, sent: Found, bytes: usize) -> Option<Queued> {
     let (seq, _, stretch) = sent;
     Some(Queued {
-        packet: PacketStore::PADDING,
+        packet: PacketStore::padding(bytes),
         purpose: Purpose::Probe,
         seq,
         timestamp: stretch.timestamp_offset,

@@ -59,17 +59,23 @@ pub struct SequenceMap {
     resends: VecDeque<(u64, Instant)>,
     /// A gap, or what came too late for this receiver, is not to be sent "again".
     sent: NumberWindow,
+    /// Whose marker was set: of layers that are cut off, one packet in each picture. None is the rule.
+    marked: Option<Box<NumberWindow>>,
 }
 
 impl SequenceMap {
     /// Notes an outgoing number: a stretch of its own, or part of the last. False if it has been used, or is too old to
     /// tell: nothing may be sealed under it.
     #[must_use]
-    pub fn note(&mut self, packet: Stretch) -> bool {
+    pub fn note(&mut self, mut packet: Stretch) -> bool {
         if self.sent.is_past(packet.first_out) || self.sent.contains(packet.first_out) {
             return false;
         }
         self.sent.insert(packet.first_out);
+        // Not the stretch's: it goes on behind.
+        if std::mem::take(&mut packet.patch.mark) {
+            self.marked.get_or_insert_default().insert(packet.first_out);
+        }
         if self.stretches.iter().rev().any(|stretch| stretch.continues(&packet)) {
             return true;
         }
@@ -83,7 +89,8 @@ impl SequenceMap {
     /// The packet a receiver misses under this number, unless it was sent again within the last round trip.
     pub fn find(&self, seq: u16, round_trip: Duration, now: Instant) -> Option<Found> {
         let out = self.extend(seq).filter(|out| self.sent.contains(*out))?;
-        let stretch = *self.stretches.iter().rev().find(|stretch| stretch.first_out <= out)?;
+        let mut stretch = *self.stretches.iter().rev().find(|stretch| stretch.first_out <= out)?;
+        stretch.patch.mark = self.is_marked(out);
         if self.resends.iter().any(|(sent, at)| *sent == out && now.saturating_duration_since(*at) < round_trip) {
             return None;
         }
@@ -107,8 +114,13 @@ impl SequenceMap {
 
     /// The packet sent last.
     pub fn latest(&self) -> Option<Found> {
-        let (out, stretch) = (self.sent.highest()?, *self.stretches.back()?);
+        let (out, mut stretch) = (self.sent.highest()?, *self.stretches.back()?);
+        stretch.patch.mark = self.is_marked(out);
         (out >= stretch.first_out).then(|| (out, stretch.packet(out), stretch))
+    }
+
+    fn is_marked(&self, out: u64) -> bool {
+        self.marked.as_ref().is_some_and(|marked| marked.contains(out))
     }
 
     /// The latest outgoing number not above the highest with these low bits.
@@ -196,6 +208,19 @@ mod tests {
         assert!(map.find(15, Duration::ZERO, Instant::now()).is_none() && map.latest().is_none());
         assert!(!map.note(stretch(ring, 15, 15)) && map.note(stretch(ring, 20, 3)));
         assert_eq!(map.latest().map(|(out, packet, _)| (out, packet.seq)), Some((20, 3)));
+    }
+
+    #[test]
+    fn each_packet_keeps_its_marker() {
+        let ring = PacketStore::default().open();
+        let mut map = SequenceMap::default();
+        for out in 10..20 {
+            let patch = Patch { mark: out % 3 == 0, ..Patch::default() };
+            assert!(map.note(Stretch { patch, ..stretch(ring, out, out) }));
+        }
+        assert_eq!(map.stretches.len(), 1);
+        let mut marked = |out: u64| map.find(out as u16, Duration::ZERO, Instant::now()).map(|(.., s)| s.patch.mark);
+        assert_eq!([11, 12, 13, 18, 20].map(&mut marked), [Some(false), Some(true), Some(false), Some(true), None]);
     }
 
     #[test]

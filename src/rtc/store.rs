@@ -16,8 +16,8 @@ const KEEP: Duration = Duration::from_millis(1000);
 const MIN_ENTRIES: usize = 64;
 const MAX_ENTRIES: usize = 1024;
 
-/// Padding of one packet, bytes: what its last byte can tell.
-const PADDING_BYTES: u8 = 255;
+/// Padding comes in these sizes, bytes: what its last byte can tell at most, and what little probes want.
+const PADDING_BYTES: [u8; 4] = [32, 96, 160, 255];
 /// Packets freed when one is kept.
 const LET_GO_MAX: usize = 4;
 /// A stream of which nothing is kept for this long has fallen silent, and all that is left of it is freed. A shared
@@ -87,7 +87,7 @@ struct Ring {
 pub struct PacketStore {
     rings: Vec<Ring>,
     /// A packet of nothing, for whoever has none to send.
-    padding: Stored,
+    padding: [Stored; PADDING_BYTES.len()],
     free: Vec<u32>,
     /// When to look for silent streams; none while nothing is kept.
     sweep_due: Option<Instant>,
@@ -95,26 +95,34 @@ pub struct PacketStore {
 
 impl Default for PacketStore {
     fn default() -> Self {
-        let mut payload = [0; PADDING_BYTES as usize];
-        payload[PADDING_BYTES as usize - 1] = PADDING_BYTES;
-        let padding = Stored {
-            timestamp: 0,
-            codec: Codec::Vp8,
-            marker: false,
-            values: Values::default(),
-            descriptor: None,
-            targets: 0,
-            is_padding: true,
-            payload: Arc::from(&payload[..]),
-            primary_at: 0,
-        };
+        let padding = PADDING_BYTES.map(|bytes| {
+            let mut payload = vec![0; usize::from(bytes)];
+            payload[usize::from(bytes) - 1] = bytes;
+            Stored {
+                timestamp: 0,
+                codec: Codec::Vp8,
+                marker: false,
+                values: Values::default(),
+                descriptor: None,
+                targets: 0,
+                is_padding: true,
+                payload: Arc::from(payload),
+                primary_at: 0,
+            }
+        });
         Self { rings: Vec::new(), padding, free: Vec::new(), sweep_due: None }
     }
 }
 
 impl PacketStore {
-    /// What stands for [padding](Stored::is_padding): always there.
-    pub const PADDING: PacketRef = PacketRef { ring: RingKey { index: u32::MAX, generation: 0 }, seq: 0 };
+    const PADDING: RingKey = RingKey { index: u32::MAX, generation: 0 };
+
+    /// What stands for [padding](Stored::is_padding), always there: the smallest of at least so many bytes, or the
+    /// largest.
+    pub fn padding(bytes: usize) -> PacketRef {
+        let size = PADDING_BYTES.iter().position(|size| usize::from(*size) >= bytes);
+        PacketRef { ring: Self::PADDING, seq: size.unwrap_or(PADDING_BYTES.len() - 1) as u64 }
+    }
 
     /// A ring for a new stream.
     pub fn open(&mut self) -> RingKey {
@@ -147,8 +155,8 @@ impl PacketStore {
 
     /// The packet, unless it has been overwritten or its stream has gone.
     pub fn get(&self, reference: PacketRef) -> Option<&Stored> {
-        if reference == Self::PADDING {
-            return Some(&self.padding);
+        if reference.ring == Self::PADDING {
+            return self.padding.get(reference.seq as usize);
         }
         let ring = self.rings.get(reference.ring.index as usize)?;
         let entry = ring.entries.get(ring.place(reference.seq)?)?.as_ref()?;
@@ -258,6 +266,16 @@ mod tests {
 
     fn byte(store: &PacketStore, ring: RingKey, seq: u64) -> Option<u8> {
         store.get(PacketRef { ring, seq }).map(|stored| stored.payload[0])
+    }
+
+    #[test]
+    fn padding_comes_in_sizes_and_says_how_much_it_is() {
+        let store = PacketStore::default();
+        for (wanted, bytes) in [(0, 32), (32, 32), (33, 96), (200, 255), (5000, 255)] {
+            let stored = store.get(PacketStore::padding(wanted)).unwrap();
+            assert!(stored.is_padding);
+            assert_eq!((stored.payload.len(), stored.payload.last().copied()), (bytes, Some(bytes as u8)), "{wanted}");
+        }
     }
 
     #[test]

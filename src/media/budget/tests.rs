@@ -27,7 +27,7 @@ fn without_an_estimate_there_is_no_budget() {
     let t0 = Instant::now();
     let mut purse = Purse::new(t0);
     assert_eq!((purse.budget(t0), purse.retry_at(t0)), (None, None));
-    purse.fell(t0);
+    purse.fell(kbps(1), t0);
     assert_eq!((purse.budget(t0), purse.retry_at(t0)), (None, None));
     purse.note(kbps(1000), t0);
     assert_eq!(budget(&purse, t0), (1000, 900));
@@ -82,7 +82,7 @@ fn the_wait_doubles_while_it_flaps_and_returns_after_calm() {
         let mut purse = Purse::new(t0);
         purse.note(kbps(1000), t0);
         for at in *falls {
-            purse.fell(t0 + ms(*at));
+            purse.fell(Bitrate::ZERO, t0 + ms(*at));
         }
         let last = t0 + ms(*falls.last().unwrap());
         assert_eq!(budget(&purse, last), (1000, 0), "{what}");
@@ -98,7 +98,7 @@ fn a_wait_ends_early_when_the_estimate_is_far_above_what_was_too_much() {
     let mut purse = Purse::new(t0);
     purse.note(kbps(200), t0);
     for at in [0, 3000, 9000, 20_000] {
-        purse.fell(t0 + ms(at));
+        purse.fell(Bitrate::ZERO, t0 + ms(at));
     }
     purse.note(kbps(400), t0 + ms(22_000));
     assert_eq!(purse.retry_at(t0 + ms(22_000)), Some(t0 + ms(24_750)));
@@ -107,6 +107,25 @@ fn a_wait_ends_early_when_the_estimate_is_far_above_what_was_too_much() {
     // And has ended for good.
     purse.note(kbps(200), t0 + ms(25_000));
     assert_eq!(budget(&purse, t0 + ms(25_000)), (200, 180));
+}
+
+#[test]
+fn in_a_long_wait_what_costs_clearly_less_may_rise() {
+    let t0 = Instant::now();
+    let mut purse = Purse::new(t0);
+    purse.note(kbps(2000), t0);
+    purse.fell(kbps(1000), t0);
+    purse.fell(kbps(800), t0 + ms(3000));
+    // A wait of 5 s, for what cost 800.
+    for (at, new) in [(3000, 0), (5499, 0), (5500, 560), (7999, 560), (8000, 1800)] {
+        assert_eq!(budget(&purse, t0 + ms(at)), (2000, new), "at {at}");
+    }
+    assert_eq!(purse.retry_at(t0 + ms(3000)), Some(t0 + ms(5500)));
+    assert_eq!(purse.retry_at(t0 + ms(5500)), Some(t0 + ms(8000)));
+    // What failed within a wait lowers that, and what cost more does not raise it again.
+    purse.fell(kbps(500), t0 + ms(9000));
+    purse.fell(kbps(900), t0 + ms(12_000));
+    assert_eq!(budget(&purse, t0 + ms(14_500)), (2000, 350));
 }
 
 #[test]
@@ -120,7 +139,7 @@ fn it_may_be_retried_at_the_first_moment_at_which_more_is_allowed() {
             now += ms(rng.below(1200));
             purse.note(kbps(100 + rng.below(900)), now);
             if rng.below(6) == 0 {
-                purse.fell(now);
+                purse.fell(kbps(100 + rng.below(900)), now);
             }
             let new_at = |at| purse.budget(at).unwrap().new;
             let by_search = (1..21_000).step_by(50).map(|later| now + ms(later)).find(|at| new_at(*at) > new_at(now));
@@ -160,9 +179,10 @@ impl Simulation {
         let Some(budget) = self.purse.budget(now) else { return };
         let claims: Vec<Claim> =
             self.grants.iter().map(|granted| Claim { rungs: &self.ladder, granted: *granted }).collect();
+        let spent = self.spent();
         let mut grants = Vec::new();
         if allocate(&budget, &claims, &mut grants) {
-            self.purse.fell(now);
+            self.purse.fell(kbps(spent), now);
         }
         if grants != self.grants {
             self.changes.push(at);

@@ -7,7 +7,8 @@ use goog_cc::transport::NetworkRouteChange;
 
 use super::loss::LossMeter;
 use super::probing::Prober;
-use super::strain::Strain;
+use super::proof::Arrival;
+use super::strain::{QUEUE_US, Strain};
 use super::{CALM_US, Congestion, CongestionConfig, FALL, MAX_LOSS_TO_PROBE, constraints, timestamp};
 use crate::units::Bitrate;
 
@@ -19,10 +20,20 @@ const HOLD_US: u64 = 250_000;
 /// A fall of the estimate below this share of what arrived lately goes too far, and ends at that one.
 const MAX_FALL: f64 = 0.75;
 const CAUGHT: f64 = 0.85;
-/// With less queue than this, in microseconds, an estimate that is not in use does not fall; with more, by no more than
-/// to this share at a time.
-const QUEUE_US: i64 = 30_000;
+/// Without a queue an estimate that is not in use does not fall, and one that is in use does not fall further than to this
+/// share at a time: the next keyframe's packets in a row are no more than that. With a queue the former falls no further
+/// than to this share at a time.
+const USED_FALL: f64 = 0.8;
 const UNUSED_FALL: f64 = 0.85;
+/// What probes found the network to carry is sent, up to this share of it; unless there is more queue than this.
+const CARRIED: f64 = 0.95;
+const MAX_QUEUE_US: i64 = 60_000;
+/// What comes out of a queue is what the network carries; below this share of what probes found, that no longer holds.
+const SAME: f64 = 0.85;
+/// GoogCC's estimate is set to what the network carries from this much beyond it on.
+const BEYOND: f64 = 1.1;
+/// What is left of the former until the queue is gone.
+const DRAINING: f64 = 0.9;
 /// The deepest fall at a time before it is known what arrives: GoogCC's first ones go to the bottom.
 const FIRST_FALL: f64 = 0.7;
 /// The estimate after a probe that was proved, as a share of its rate; and how far below that GoogCC's must be for it
@@ -44,6 +55,10 @@ impl Congestion {
         let Some(strained) = self.strain.verdict() else { return };
         self.strained_at_us = self.now_us;
         let rate = strained.instead.max(self.config.min);
+        if self.bottleneck.most(self.now_us).is_some_and(|known| strained.arrived < known * SAME) {
+            self.bottleneck.forget();
+        }
+        self.yielded = (rate, self.now_us + CALM_US);
         if rate < self.estimate && strained.sent > self.estimate * MIN_USE {
             self.set_estimate(rate);
         }
@@ -58,7 +73,28 @@ impl Congestion {
         {
             self.set_estimate(arrived * CAUGHT);
         }
+        let (yielded, until_us) = self.yielded;
+        let yielded = Some(yielded).filter(|_| self.now_us < until_us);
+        let drained = self.strain.drained().map(|rate| rate * DRAINING);
+        let least = yielded.into_iter().chain(drained).max().unwrap_or_default().min(before);
+        if self.estimate < least {
+            self.set_estimate(least);
+        }
         self.catch_unfounded_fall(before);
+    }
+
+    /// What the network carries for certain, as probes found, whatever GoogCC makes of little that is sent.
+    pub(super) fn carried(&mut self) -> Bitrate {
+        let Some(known) = self.bottleneck.least(self.now_us) else { return Bitrate::ZERO };
+        if self.strain.drained().is_some_and(|rate| rate < known * SAME) {
+            self.bottleneck.forget();
+            return Bitrate::ZERO;
+        }
+        // With all of it in use GoogCC knows better.
+        let harmed = self.uses(known * IN_USE)
+            || self.strain.queue_us() >= MAX_QUEUE_US
+            || self.loss.ratio(self.now_us) > MAX_LOSS_TO_PROBE;
+        if harmed { Bitrate::ZERO } else { known * CARRIED }
     }
 
     /// GoogCC measures falls by what arrives, for its senders adapt to the estimate. We send layers, at times a fraction
@@ -69,12 +105,18 @@ impl Congestion {
         if !settled && used.is_none() && self.estimate < before * FIRST_FALL {
             return self.set_estimate(before * FIRST_FALL);
         }
-        let in_use = !settled || self.uses(before * MIN_USE);
-        if self.estimate >= before * FALL || in_use || self.loss.ratio(self.now_us) > MAX_LOSS_TO_PROBE {
+        if self.estimate >= before * FALL || !settled || self.loss.ratio(self.now_us) > MAX_LOSS_TO_PROBE {
             return;
         }
-        let queue_us = self.strain.queue_us();
-        let least = if queue_us < QUEUE_US { before } else { before * UNUSED_FALL };
+        let queued = self.strain.queue_us() >= QUEUE_US;
+        let least = match self.uses(before * MIN_USE) {
+            // Of what comes out of it, [`Self::catch_fall`] has taken care.
+            _ if queued && self.strain.drained().is_some() => return,
+            true if queued => return,
+            true => before * USED_FALL,
+            false if queued => before * UNUSED_FALL,
+            false => before,
+        };
         if self.estimate < least {
             self.set_estimate(least);
         }
@@ -87,16 +129,30 @@ impl Congestion {
         self.strain.arrived().map_or(strained, |arrived| arrived > rate)
     }
 
+    /// What the last probe shows, once it has arrived.
+    pub(super) fn weigh_probe(&mut self) {
+        let Some((cluster, bytes)) = self.prober.awaited() else { return };
+        let Some(arrival) = self.proof.arrival(cluster, bytes) else { return };
+        // Behind the last of its bursts a packet has yet to show whether that one was delayed.
+        let whole = Prober::is_whole(arrival.sent_us);
+        let unconfirmed = whole.then(|| self.bottleneck.note(cluster, arrival, self.now_us)).flatten();
+        if let Some(carried) = self.bottleneck.most(self.now_us).filter(|carried| self.estimate > *carried * BEYOND) {
+            self.set_estimate(carried);
+        }
+        if let Some(rate) = unconfirmed.filter(|_| self.strain.queue_us() < MAX_QUEUE_US) {
+            self.prober.confirm(rate, self.now_us);
+        }
+        if self.now_us > self.settled_at_us {
+            self.believe_proof(cluster, arrival);
+        }
+    }
+
     /// A probe came through unharmed, and GoogCC does not see it: it begins anew from there.
-    pub(super) fn believe_proof(&mut self) {
-        let Some((cluster, bytes)) = self.prober.awaited().filter(|_| self.now_us > self.settled_at_us) else {
-            return;
-        };
+    fn believe_proof(&mut self, cluster: u16, arrival: Arrival) {
         let planned = self.prober.cluster(cluster).map_or(0, |cluster| cluster.rate_bps);
         // Media that waited may have made it a burst; that an instant took so much proves little.
-        let Some(proved) = self.proof.rate(cluster, bytes).map(|rate| rate.min(Bitrate::from_bps(planned))) else {
-            return;
-        };
+        let Some(proved) = arrival.rate().map(|rate| rate.min(Bitrate::from_bps(planned))) else { return };
+        let proved = self.bottleneck.most(self.now_us).map_or(proved, |carried| carried.min(proved));
         let rate = (proved * PROVED).clamp(self.config.min, self.limit());
         // With the estimate in use GoogCC knows better: it sees queues that a short probe does not fill.
         let in_use = self.uses(self.estimate * IN_USE);
@@ -123,6 +179,8 @@ impl Congestion {
     pub fn path_changed(&mut self, now: Instant) {
         self.advance(now);
         self.loss = LossMeter::default();
+        self.bottleneck.forget();
+        (self.support, self.yielded) = (Bitrate::ZERO, (Bitrate::ZERO, 0));
         self.prober = Prober::new();
         self.settled_at_us = self.now_us + SETTLED_US;
         self.begin_anew(self.config.start);

@@ -21,14 +21,17 @@ const MIN_PACKET_BYTES: u64 = 100;
 const SEND_TIMEOUT_US: u64 = 200_000;
 /// A probe's result is due within this, counted from its last packet; libwebrtc's figure.
 const RESULT_TIMEOUT_US: u64 = 1_000_000;
-/// Probing goes on at once if the estimate reached this share of the probe's rate; libwebrtc's figure.
+/// Probing goes on at once if the estimate reached this share of the probe's rate, libwebrtc's figure, and rose by this
+/// since: what is limited by the demand is near the estimate, and would be probed without end.
 const SUCCESS: f64 = 0.7;
+const PROGRESS: f64 = 1.15;
 /// The estimate suffices if it is this much above the demand: keyframes and retransmissions need room.
 const ENOUGH: f64 = 1.2;
 /// A probe is at most this much above the demand; what nobody would send is not worth knowing.
 const MAX_OVER_DEMAND: f64 = 1.5;
-/// A probe's rate over the estimate: first, and after one that found no more. The latter costs a network that is full
+/// A probe's rate over the estimate: the very first, while that is a guess; after success; after one that found no more. The latter costs a network that is full
 /// 20 ms of delay; twice the estimate made the detector of overuse cut the estimate after each probe.
+const FIRST: f64 = 1.5;
 const EAGER: f64 = 3.0;
 const CAUTIOUS: f64 = 1.5;
 
@@ -96,6 +99,8 @@ pub struct Prober {
     /// Wait after the next failure; zero if the last probe found more.
     retry_us: u64,
     demand: Bitrate,
+    /// The estimate when the last probe was planned.
+    before: Bitrate,
 }
 
 impl Prober {
@@ -107,6 +112,7 @@ impl Prober {
             not_before_us: 0,
             retry_us: 0,
             demand: Bitrate::ZERO,
+            before: Bitrate::ZERO,
         }
     }
 
@@ -143,7 +149,8 @@ impl Prober {
         }
         self.demand = demand;
         if let State::Waiting { until_us } = self.state {
-            if estimate >= Bitrate::from_bps(self.clusters[0].rate_bps) * SUCCESS {
+            let reached = estimate >= Bitrate::from_bps(self.clusters[0].rate_bps) * SUCCESS;
+            if reached && estimate >= self.before * PROGRESS {
                 (self.retry_us, self.not_before_us) = (0, 0);
                 self.state = State::Idle;
             } else if now_us >= until_us {
@@ -154,9 +161,19 @@ impl Prober {
         }
         let wanted = estimate < demand * ENOUGH && estimate < conditions.max;
         if matches!(self.state, State::Idle) && wanted && !strained && now_us >= self.not_before_us {
-            let factor = if self.retry_us == 0 { EAGER } else { CAUTIOUS };
+            self.before = estimate;
+            let factor = match self.retry_us {
+                _ if self.clusters[0].id == 0 => FIRST,
+                0 => EAGER,
+                _ => CAUTIOUS,
+            };
             self.plan((estimate * factor).min(demand * MAX_OVER_DEMAND).min(conditions.max), now_us);
         }
+    }
+
+    /// The last probe said that the network carries so much: another one right away, to be sure.
+    pub fn confirm(&mut self, rate: Bitrate, now_us: u64) {
+        self.plan(rate * CAUTIOUS, now_us);
     }
 
     /// A packet of this size was sent as part of the probe.
@@ -182,6 +199,11 @@ impl Prober {
         let size = u64::from(self.clusters[0].bytes) / u64::from(MIN_PACKETS);
         let wire_bytes = size.clamp(MIN_PACKET_BYTES, MAX_PACKET_BYTES) as u16;
         Some(Padding { wire_bytes, cluster: self.clusters[0].id })
+    }
+
+    /// Whether a probe that took so long to send was sent to its end.
+    pub fn is_whole(sent_us: u64) -> bool {
+        sent_us >= DURATION_US
     }
 
     /// When to send the next padding.
@@ -230,8 +252,15 @@ mod tests {
         }
     }
 
-    fn planned_kbps(estimate_kbps: u64, demand_kbps: u64) -> Option<u64> {
+    /// One that has probed before.
+    fn prober() -> Prober {
         let mut prober = Prober::new();
+        prober.clusters[0].id = 7;
+        prober
+    }
+
+    fn planned_kbps(estimate_kbps: u64, demand_kbps: u64) -> Option<u64> {
+        let mut prober = prober();
         prober.review(conditions(estimate_kbps, demand_kbps), 0);
         prober.current().map(|probe| probe.rate.as_bps() / 1000)
     }
@@ -266,6 +295,9 @@ mod tests {
             assert_eq!(planned_kbps(estimate, demand), probe, "{estimate} of {demand}");
         }
         let mut prober = Prober::new();
+        prober.review(conditions(1000, 3000), 0);
+        assert_eq!(prober.current().map(|probe| probe.rate.as_bps()), Some(1_500_000), "the first guesses less");
+        let mut prober = Prober::new();
         prober.review(Conditions { strained: true, ..conditions(300, 3000) }, 0);
         assert_eq!(prober.current(), None);
     }
@@ -274,7 +306,7 @@ mod tests {
     fn a_probe_has_its_rate_and_ends_with_a_single_packet() {
         // 600 kbit/s are 1500 bytes in 20 ms: five small packets and one. 12 Mbit/s are 30 kB: full-sized ones.
         for (estimate_kbps, packet_bytes, at_least) in [(200, 300, 5), (4000, 1200, 25)] {
-            let mut prober = Prober::new();
+            let mut prober = prober();
             prober.review(conditions(estimate_kbps, 90_000), 0);
             let packets = send(&mut prober, 7_000);
             let (last, before) = packets.split_last().unwrap();
@@ -302,7 +334,7 @@ mod tests {
 
     #[test]
     fn success_goes_on_at_once_and_failure_waits_ever_longer() {
-        let mut prober = Prober::new();
+        let mut prober = prober();
         prober.review(conditions(300, 9000), 0);
         send(&mut prober, 0);
         prober.review(conditions(500, 9000), 100_000);
@@ -323,6 +355,21 @@ mod tests {
         assert_eq!(gaps, [50, 50, 50], "100 ms");
         prober.review(conditions(800, 12_000), 20_000_000);
         assert_eq!(prober.current().map(|probe| probe.rate), Some(Bitrate::from_bps(2_400_000)), "more is wanted now");
+    }
+
+    #[test]
+    fn what_brings_nothing_is_not_repeated_at_once() {
+        // The estimate is 70 % of the highest probe that the demand allows, yet below what suffices.
+        let mut prober = prober();
+        let mut probes = 0;
+        for ms in 0..10_000 {
+            prober.review(conditions(2200, 2000), ms * 1000);
+            if prober.current().is_some() {
+                probes += 1;
+                send(&mut prober, ms * 1000);
+            }
+        }
+        assert!((2..=4).contains(&probes), "{probes} in ten seconds");
     }
 
     #[test]

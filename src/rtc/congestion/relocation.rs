@@ -11,7 +11,7 @@ impl<C> Congestion<C> {
         exchange!(self => Congestion {
             controller: change(controller),
             config, origin, seen, now_us, register, arrivals, prober, demand, estimate, remb,
-            round_trip, loss, strain, proof, fell_at_us, strained_at_us, settled_at_us,
+            round_trip, loss, strain, proof, bottleneck, fell_at_us, support, yielded, strained_at_us, settled_at_us,
             held_until_us, untold, alive_at_us, is_heard, ran_at_us, weighed_at_us, carried,
         })
     }

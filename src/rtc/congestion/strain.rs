@@ -20,6 +20,13 @@ const MIN_DELIVERED: f64 = 0.7;
 const YIELD: f64 = 0.92;
 /// The same if the queue is full.
 const YIELD_FULL: f64 = 0.85;
+/// Packets that all take this much longer than they did at best stand in a queue. Jitter and a frame's own packets stay
+/// below.
+pub const QUEUE_US: i64 = 30_000;
+/// A queue so long says at once what the network carries, if that is less than this share of what was sent in half a
+/// second; a keyframe does not make it that.
+const LONG_QUEUE_US: i64 = 60_000;
+const OVERRUN: f64 = 0.5;
 /// Fewer packets than this in half a second say nothing.
 const MIN_PACKETS: u32 = 20;
 
@@ -39,15 +46,18 @@ struct Slot {
 /// The network is strained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Strained {
-    /// What was sent.
+    /// What was sent, and what arrived.
     pub sent: Bitrate,
+    pub arrived: Bitrate,
     /// What to send instead.
     pub instead: Bitrate,
 }
 
 impl Strained {
-    fn new(sent_bps: f64, instead_bps: f64) -> Self {
-        Self { sent: Bitrate::from_bps(sent_bps as u64), instead: Bitrate::from_bps(instead_bps as u64) }
+    fn new(sent_bps: f64, arrived_bps: f64, share: f64) -> Self {
+        let [sent, arrived, instead] =
+            [sent_bps, arrived_bps, arrived_bps * share].map(|bps| Bitrate::from_bps(bps as u64));
+        Self { sent, arrived, instead }
     }
 }
 
@@ -112,7 +122,32 @@ impl Strain {
         slots.first().zip(best).map_or(0, |(newest, best)| newest.delay_us - best)
     }
 
+    /// What the narrowest link carries: what came out of a queue while one stood, in the last half second.
+    pub fn drained(&self) -> Option<Bitrate> {
+        let slots = self.slots.get(..self.filled).unwrap_or_default();
+        let best = slots.iter().map(|slot| slot.delay_us).min()?;
+        let queued = slots.windows(2).take(RATE_SLOTS).filter(|pair| pair[0].delay_us - best >= QUEUE_US);
+        let (bytes, span_us) = queued.fold((0, 0), |(bytes, span_us), pair| {
+            (bytes + pair[0].arrived_bytes, span_us + pair[0].arrived_us - pair[1].arrived_us)
+        });
+        let bps = rate(bytes, span_us).filter(|_| span_us >= SLOT_US)?;
+        Some(Bitrate::from_bps(bps as u64))
+    }
+
+    /// What was sent over so much of the history, in bit/s.
+    fn sent(&self, slots: usize) -> Option<f64> {
+        let before = self.slots.get(slots).filter(|_| self.filled > slots)?;
+        rate(self.slots[..slots].iter().map(|slot| slot.sent_bytes).sum(), self.slots[0].sent_us - before.sent_us)
+    }
+
     fn judge(&self) -> Option<Strained> {
+        // A queue that is long already: what comes out of it is known before half a second has passed.
+        if self.queue_us() >= LONG_QUEUE_US
+            && let Some((drained, sent)) = self.drained().zip(self.sent(self.filled.saturating_sub(1).min(RATE_SLOTS)))
+            && drained < Bitrate::from_bps(sent as u64) * OVERRUN
+        {
+            return Some(Strained::new(sent, drained.as_bps() as f64, YIELD_FULL));
+        }
         if self.filled <= RATE_SLOTS {
             return None;
         }
@@ -123,14 +158,14 @@ impl Strain {
             return None;
         }
         let arrived = rate(recent.iter().map(|slot| slot.arrived_bytes).sum(), newest.arrived_us - before.arrived_us)?;
-        let sent = rate(recent.iter().map(|slot| slot.sent_bytes).sum(), newest.sent_us - before.sent_us)?;
+        let sent = self.sent(RATE_SLOTS)?;
         if arrived < sent * MIN_DELIVERED {
-            return Some(Strained::new(sent, arrived * YIELD_FULL));
+            return Some(Strained::new(sent, arrived, YIELD_FULL));
         }
         let delay = |slots: &[Slot]| slots.iter().map(|slot| slot.delay_us).min();
         let full = self.filled == SLOTS;
         let growth_us = delay(&self.slots[..2])? - delay(&self.slots[SLOTS - 2..])?;
-        (full && growth_us > MAX_GROWTH_US).then(|| Strained::new(sent, arrived * YIELD))
+        (full && growth_us > MAX_GROWTH_US).then(|| Strained::new(sent, arrived, YIELD))
     }
 }
 
@@ -175,6 +210,32 @@ mod tests {
         let full = verdicts(100, |index| (index % 5 < 2).then_some(250));
         assert_eq!(full.len(), 1);
         assert!((30..40).contains(&full[0].1), "{full:?}");
+    }
+
+    #[test]
+    fn what_comes_out_of_a_queue_is_what_the_link_carries() {
+        let mut strain = Strain::default();
+        let mut verdict = None;
+        // 2 Mbit/s in packets of 1,250 bytes every 5 ms. After a second the link takes 250 kbit/s: 40 ms for each.
+        let mut free_us = 0;
+        for index in 0..300 {
+            let sent_us = 1_000_000 + index * 5_000;
+            let service_us = if index < 200 { 5_000 } else { 40_000 };
+            free_us = free_us.max(sent_us) + service_us;
+            strain.add(1250, sent_us, Some(free_us.cast_signed()));
+            verdict = verdict.or(strain.verdict().map(|strained| (index, strained)));
+            if index == 199 {
+                assert_eq!((strain.drained(), verdict), (None, None));
+            }
+            if verdict.is_some() {
+                break;
+            }
+        }
+        let (index, strained) = verdict.unwrap();
+        // By arrival, which is what feedback goes by: a tenth of a second, or two.
+        assert!(index <= 210 && free_us < 2_400_000, "{index}: {strained:?}");
+        assert!((200_000..=260_000).contains(&strained.arrived.as_bps()), "{strained:?}");
+        assert!(strained.instead < strained.arrived);
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub struct Expected {
 }
 
 impl Expected {
+    /// Pictures a second where an encoding may come without its highest temporal layer: that goes before the encoding
+    /// does, whatever costs less.
+    pub const HALF_RATE: f64 = 14.0;
     /// As good as it gets, from 10 s to 40 s.
     pub const BEST: Self =
         Self { window: Window::new(10.0, 40.0), height: 720, share: 95.0, gap: 0.5, rate: 28.0, switches: 0.0 };
@@ -85,7 +88,8 @@ pub fn seen(stage: &Stage, viewer: usize, publisher: usize, expected: Expected) 
     figures
 }
 
-fn first_picture(stage: &Stage, viewer: usize, publisher: usize) -> Figure {
+/// How long it took from being connected to the first picture.
+pub fn first_picture(stage: &Stage, viewer: usize, publisher: usize) -> Figure {
     let connected = stage.world.members[viewer].client.connected_at;
     let connected = connected.map(|at| (at - stage.world.start).as_secs_f64());
     let first = stage.watch(viewer, publisher).first(0, 0.0);

@@ -21,7 +21,19 @@ pub fn pair(stage: &mut Stage, ladder: Ladder, down: Link, seconds: u64) -> (usi
 
 fn steady(stage: &mut Stage, ladder: Ladder, capacity: Capacity, expected: Expected) -> Vec<Figure> {
     let (viewer, publisher) = pair(stage, ladder, Link::of(capacity), 40);
-    seen(stage, viewer, publisher, expected)
+    let mut figures = seen(stage, viewer, publisher, expected);
+    let shares: Vec<f64> = (10..40).filter_map(|second| share_of_capacity(stage, viewer, capacity, second)).collect();
+    let least = shares.iter().copied().reduce(f64::min);
+    let most = shares.iter().copied().reduce(f64::max);
+    figures.extend(least.map(|least| Figure::new("estimate, least of capacity, %", least, Limit::AtLeast(75.0))));
+    figures.extend(most.map(|most| Figure::new("estimate, most of capacity, %", most, Limit::AtMost(110.0))));
+    figures
+}
+
+/// The estimate in a second, in per cent of the capacity; nothing if that is without limit.
+fn share_of_capacity(stage: &Stage, viewer: usize, capacity: Capacity, second: u32) -> Option<f64> {
+    let from = f64::from(second);
+    Some(100.0 * stage.estimate(viewer, Window::new(from, from + 1.0))? / capacity.at(from)?)
 }
 
 const AT_300K: Expected = Expected { height: 180, gap: 1.0, rate: 20.0, switches: 2.0, ..Expected::BEST };
@@ -75,7 +87,7 @@ pub fn step(stage: &mut Stage) -> Vec<Figure> {
         window: Window::new(10.0, 20.0),
         height: 360,
         share: 90.0,
-        rate: 25.0,
+        rate: Expected::HALF_RATE,
         switches: 6.0,
         ..Expected::BEST
     };
@@ -115,7 +127,7 @@ pub fn sawtooth(stage: &mut Stage) -> Vec<Figure> {
         window: Window::new(10.0, 50.0),
         height: 180,
         gap: 1.5,
-        rate: 20.0,
+        rate: Expected::HALF_RATE,
         switches: 12.0,
         ..Expected::BEST
     };

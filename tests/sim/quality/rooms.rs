@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::figures::{Expected, Figure, Limit, link, received, seen, soundness};
+use super::figures::{Expected, Figure, Limit, first_picture, link, received, seen, soundness};
 use super::links::UPLINK;
 use super::stage::Stage;
 use super::watch::{Watch, Window, longest_gap};
@@ -23,6 +23,12 @@ pub fn one_narrow_of_eight(stage: &mut Stage) -> Vec<Figure> {
     };
     let narrowly = Expected { window, height: 180, gap: 1.0, rate: 20.0, switches: 2.0, ..Expected::BEST };
     let mut figures = seen(stage, narrow, camera_of(narrow), narrowly);
+    // The other one may have been in the slot before.
+    let first = publishers.map(|publisher| first_picture(stage, narrow, publisher));
+    if let Some(first) = first.into_iter().min_by(|one, other| one.value.total_cmp(&other.value)) {
+        figures.retain(|figure| figure.name != first.name);
+        figures.push(first);
+    }
     let watches: Vec<_> = others.iter().map(|other| stage.watch(*other, camera_of(*other))).collect();
     let worst = |of: fn(f64, f64) -> f64, figure: &dyn Fn(&Watch) -> f64| {
         watches.iter().map(figure).reduce(of).unwrap_or(f64::NAN)
@@ -97,12 +103,12 @@ pub fn wifi_to_mobile(stage: &mut Stage) -> Vec<Figure> {
         ..Link::of(Capacity::Fixed(1.2e6))
     };
     stage.go_mobile(viewer, Link { capacity: Capacity::Unlimited, ..mobile }, mobile);
-    stage.run_until(Duration::from_secs(40));
+    stage.run_until(Duration::from_secs(53));
     let expected = Expected {
-        window: Window::new(MOVES + 8.0, 40.0),
+        window: Window::new(MOVES + 8.0, 53.0),
         height: 360,
         share: 90.0,
-        rate: 25.0,
+        rate: Expected::HALF_RATE,
         switches: 3.0,
         ..Expected::BEST
     };

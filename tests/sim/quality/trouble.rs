@@ -25,7 +25,7 @@ pub fn loss_2_percent(stage: &mut Stage) -> Vec<Figure> {
 /// Whatever layer, it goes on.
 pub fn loss_10_percent(stage: &mut Stage) -> Vec<Figure> {
     let (viewer, publisher) = pair(stage, Ladder::Vp8, lossy(Loss::Uniform { per_mille: 100 }), 40);
-    let expected = Expected { height: 180, gap: 1.0, rate: 20.0, switches: 8.0, ..Expected::BEST };
+    let expected = Expected { height: 180, gap: 1.0, rate: Expected::HALF_RATE, switches: 8.0, ..Expected::BEST };
     seen(stage, viewer, publisher, expected)
 }
 
