@@ -29,6 +29,9 @@ enum Command {
     /// Say how the server does.
     Status,
     /// Let calls end by themselves, take no new ones, and then stop the server.
+    ///
+    /// Where stube-http.socket is on, `systemctl stop stube-http.socket` first: else the next request starts the server
+    /// again, undrained.
     Drain {
         /// Seconds after which calls are ended that have not by themselves; never unless given.
         #[arg(long, value_name = "SECONDS")]

@@ -5,6 +5,7 @@ import { execFile } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { connect } from 'node:tls';
 import { promisify } from 'node:util';
 import { startChromium } from './harness/browsers.js';
 import { eventually } from './harness/eventually.js';
@@ -17,6 +18,8 @@ import { useWorld } from './harness/world.js';
 const SECRET = 'what-coturn-and-stube-share';
 /** How soon a call stands from behind a firewall that lets TCP out to one port alone. */
 const BEHIND_FIREWALL_MAX_MS = 10_000;
+/** How long coturn may take to answer, or to show another certificate. */
+const TLS_MAX_MS = 5_000;
 
 describe('through a TURN server', () => {
   let turn;
@@ -45,6 +48,25 @@ describe('through a TURN server', () => {
     const [own] = await ada.way();
     assert.equal(own.candidateType, 'relay');
     await Promise.all([ada.leave(), grace.leave()]);
+  });
+
+  test('it speaks TLS on a low port as the user of its unit, and shows a renewed certificate', async (context) => {
+    const binding = Buffer.from(`000100002112a442${'5'.repeat(24)}`, 'hex');
+    const ask = (ca) => new Promise((done, fail) => {
+      const socket = connect({ port: turn.tlsPort, host: '127.0.0.1', servername: 'turn.example.org', ca });
+      socket.setTimeout(TLS_MAX_MS, () => socket.destroy(new Error('silence')));
+      socket.once('error', fail);
+      socket.once('secureConnect', () => socket.write(binding));
+      socket.once('data', (answer) => { socket.destroy(); done(answer); });
+    });
+    const before = turn.certificate;
+    const answer = await ask(before);
+    assert.equal(answer.readUInt16BE(0), 0x0101, 'a binding success response');
+    assert.deepEqual(answer.subarray(8, 20), binding.subarray(8, 20));
+    context.diagnostic(`TLS on port ${turn.tlsPort}`);
+    const after = turn.renew('second');
+    await eventually('the new certificate is shown', () => ask(after), TLS_MAX_MS);
+    await assert.rejects(ask(before), /self-signed certificate|unable to verify/);
   });
 
   test('credentials that were made with another secret get no relay', async () => {

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { eventually } from './eventually.js';
 
-const REPOSITORY = resolve(import.meta.dirname, '../../..');
+export const REPOSITORY = resolve(import.meta.dirname, '../../..');
 export const BINARY = resolve(REPOSITORY, process.env.STUBE_BIN ?? 'target/debug/stube');
 const CONFIG = join(REPOSITORY, 'config.toml');
 export const ARTEFACTS = join(REPOSITORY, 'tests/artefacts');
