@@ -50,7 +50,7 @@ enum AtStart {
     No,
 }
 
-const CHECKS: [Check; 15] = [
+const CHECKS: [Check; 16] = [
     ("server", AtStart::No, services::server),
     ("keys", AtStart::No, services::keys),
     ("ports", AtStart::No, network::ports),
@@ -64,6 +64,7 @@ const CHECKS: [Check; 15] = [
     ("ledger", AtStart::No, services::ledger),
     ("webhooks", AtStart::No, services::webhooks),
     ("public_url", AtStart::No, network::public_url),
+    ("domains", AtStart::No, network::domains),
     ("certificate", AtStart::No, services::certificate),
     ("ice_servers", AtStart::No, services::ice_servers),
 ];

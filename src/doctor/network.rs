@@ -1,4 +1,4 @@
-//! Judges ports, addresses, sockets and the public URL.
+//! Judges ports, addresses, sockets, names and the public URL.
 
 use std::net::IpAddr;
 
@@ -184,6 +184,36 @@ pub fn public_url(seen: &Observations) -> Vec<Finding> {
     }]
 }
 
+/// Whether the names that a certificate is ordered for lead here: the ACME server looks where they do.
+pub fn domains(seen: &Observations) -> Vec<Finding> {
+    const UNKNOWN: &str =
+        "give the name an A or AAAA record with this machine's address: without one it gets no certificate";
+    let Some(addresses) = &seen.addresses else { return Vec::new() };
+    let judge = |(domain, found): &(String, Result<Vec<IpAddr>, String>)| match found {
+        Ok(found) => leads(domain, found, addresses),
+        Err(why) => Finding::fail(format!("{domain}: {why}"), UNKNOWN),
+    };
+    seen.domains.iter().map(judge).collect()
+}
+
+/// Where a name leads. What this machine's addresses are outside is only known if one is public or declared; IPv6 is the
+/// same outside, and ACME servers ask by it first.
+fn leads(domain: &str, found: &[IpAddr], addresses: &Addresses) -> Finding {
+    const ADVICE: &str = "no certificate comes unless TCP 443 of each address gets here: correct the name's A and AAAA \
+                          records, if nothing there passes it on";
+    let own = || addresses.interfaces.iter().chain(&addresses.declared);
+    let is_known = |ip: &IpAddr| own().any(|own| own.is_ipv4() == ip.is_ipv4() && Scope::of(*own) == Scope::Global);
+    let text = format!("{domain} leads to {}", listed(found));
+    let elsewhere: Vec<IpAddr> = found.iter().copied().filter(|ip| !own().any(|own| own == ip)).collect();
+    let is_wrong = |ip: &IpAddr| Scope::of(*ip) != Scope::Loopback && (ip.is_ipv6() || is_known(ip));
+    let wrong: Vec<IpAddr> = elsewhere.iter().copied().filter(is_wrong).collect();
+    match (wrong.is_empty(), elsewhere.is_empty()) {
+        (false, _) => Finding::warn(format!("{text}; not this machine's: {}", listed(&wrong)), ADVICE),
+        (true, true) => Finding::ok(format!("{text}, this machine")),
+        (true, false) => Finding::ok(format!("{text}; whether that gets here cannot be seen here")),
+    }
+}
+
 /// What cannot be known here, with how to find out.
 pub fn unproven(seen: &Observations) -> String {
     let Some(addresses) = &seen.addresses else { return "whether clients can reach this machine.".to_owned() };
@@ -324,6 +354,34 @@ mod tests {
 
     fn public_url_of(seen: Observations) -> Vec<Finding> {
         public_url(&seen)
+    }
+
+    #[test]
+    fn names_lead_here() {
+        // Interfaces, media.advertise, where the name leads.
+        for (interfaces, declared, found, expected) in [
+            ("127.0.0.1 9.9.9.9", "", "9.9.9.9", Fine),
+            ("127.0.0.1 9.9.9.9", "", "8.8.8.8", Warn),
+            ("127.0.0.1 9.9.9.9", "", "9.9.9.9 8.8.8.8", Warn),
+            // An old AAAA record beside a good A record.
+            ("127.0.0.1 9.9.9.9", "", "9.9.9.9 2606:4700::1", Warn),
+            ("10.0.0.2 2606:4700::1", "", "9.9.9.9 2606:4700::1", Fine),
+            // Behind a NAT.
+            ("127.0.0.1 10.0.0.2", "", "9.9.9.9", Fine),
+            ("127.0.0.1 10.0.0.2", "9.9.9.9", "9.9.9.9", Fine),
+            ("127.0.0.1 10.0.0.2", "9.9.9.9", "8.8.8.8", Warn),
+            // By /etc/hosts, as Debian has it.
+            ("127.0.0.1 9.9.9.9", "", "127.0.1.1", Fine),
+        ] {
+            let (interfaces, declared) = (ips(interfaces), ips(declared));
+            let addresses = Some(Addresses { interfaces, declared, ..Addresses::default() });
+            let domains = vec![("sfu.example.org".to_owned(), Ok(ips(found)))];
+            let seen = Observations { addresses, domains, ..Observations::default() };
+            assert_eq!(verdicts(&super::domains(&seen)), [expected], "{found} {seen:?}");
+        }
+        let domains = vec![("sfu.example.org".to_owned(), Err("not known".to_owned()))];
+        let seen = Observations { addresses: Some(Addresses::default()), domains, ..Observations::default() };
+        assert_eq!(verdicts(&super::domains(&seen)), [Fail]);
     }
 
     #[test]

@@ -6,9 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use serde_json::Value;
+use tokio::net::lookup_host;
 
 use super::relay;
 use crate::command::Transport;
@@ -32,6 +34,11 @@ const UNIT_DIRECTORY: &str = "/var/lib/stube";
 /// Below this port the kernel wants a capability, unless it says otherwise.
 const UNPRIVILEGED_PORT: u16 = 1024;
 
+/// Where ACME servers ask, and clients.
+const HTTPS: u16 = 443;
+/// How long it may take to find out where a name leads. Resolvers ask again after five seconds.
+const RESOLVER_PATIENCE: Duration = Duration::from_secs(7);
+
 /// What was seen. What was not looked at is empty.
 #[derive(Debug, Default)]
 pub struct Observations {
@@ -52,6 +59,8 @@ pub struct Observations {
     pub webhooks: Option<Result<Vec<Knocked>, String>>,
     /// The certificate of the public listener, if it speaks TLS; or why there is none.
     pub certificate: Option<Result<Validity, String>>,
+    /// Each of `http.tls.domains`, and where it leads.
+    pub domains: Vec<(String, Result<Vec<IpAddr>, String>)>,
     /// Each URL of `[[ice_server]]`, and what it did.
     pub ice_servers: Vec<(String, relay::Answer)>,
     /// What answers at `http.public_url`.
@@ -176,6 +185,9 @@ impl Observations {
             false => webhook::knock(endpoints).await.map_err(|error| error.to_string()),
         });
         seen.certificate = certificate(config, &directory);
+        let domains = &config.http.tls.domains;
+        let found = join_all(domains.iter().map(|domain| resolved(domain))).await;
+        seen.domains = domains.iter().cloned().zip(found).collect();
         seen.ice_servers = ice_servers(config).await;
         seen.public_url = public_url(config).await;
         seen
@@ -199,6 +211,16 @@ fn certificate(config: &Config, directory: &Path) -> Option<Result<Validity, Str
     };
     let left = |end: u64| i64::try_from(end).unwrap_or(i64::MAX).saturating_sub_unsigned(Clock::start().unix_seconds());
     Some(read.map(|certificate| Validity { left_s: left(certificate.not_after), renewed }))
+}
+
+/// Where a name leads, as this machine sees it.
+async fn resolved(domain: &str) -> Result<Vec<IpAddr>, String> {
+    let found = tokio::time::timeout(RESOLVER_PATIENCE, lookup_host((domain, HTTPS))).await;
+    let found = found.map_err(|_| "no name server answers in time".to_owned())?.map_err(|error| error.to_string())?;
+    let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
 }
 
 async fn ice_servers(config: &Config) -> Vec<(String, relay::Answer)> {

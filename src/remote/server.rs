@@ -296,7 +296,7 @@ fn roots(config: &Config) -> Vec<Certificate> {
     Certificate::from_pem_bundle(&pem).unwrap_or_default()
 }
 
-/// A name that the certificate in files is for. One that stands for any (`*.example.org`) is as good: nobody looks it up.
+/// A name that the certificate in files is for. One that stands for any (`*.example.org`) will do: nobody looks it up.
 fn certified(config: &Config) -> Result<String, Failure> {
     const ADVICE: &str = "which name is the certificate for? set http.public_url, or give --url https://NAME";
     let names = tls::read(config, None)?.map(|certificate| certificate.names).unwrap_or_default();

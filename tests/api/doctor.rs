@@ -158,3 +158,13 @@ fn beside_a_server_that_runs_its_ports_are_its_own() {
     // The server's own limit, not the test's.
     assert!(findings(&report, "files")[0].1.contains("the server may open 600 files"), "{report:#}");
 }
+
+#[test]
+fn names_that_a_certificate_is_ordered_for_are_looked_up() {
+    let tls = "[http.tls]\ndomains = [\"localhost\", \"nowhere.invalid\"]\n";
+    let (status, report) = examined(&write("doctor-names", &configuration(free_ports(), tls)));
+    let found = findings(&report, "domains");
+    assert_eq!((status, found.len()), (Some(1), 2), "{report:#}");
+    assert!(found[0].0 == "ok" && found[0].1.starts_with("localhost leads to "), "{report:#}");
+    assert!(found[1].0 == "fail" && found[1].1.starts_with("nowhere.invalid: ") && found[1].2, "{report:#}");
+}
