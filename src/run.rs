@@ -1,7 +1,7 @@
 //! A whole server: start, wait for a signal, end calls, stop.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,7 +143,11 @@ pub async fn start(config: Config, process: Process) -> Result<Running, StartErr
     };
     let sender = sender(&app, endpoints)?;
     let sending = send_webhooks(Arc::clone(&app), sender, changed_endpoints, stopped.clone());
-    let public = Entrance { listeners: http, tls, media };
+    let trusts = {
+        let app = Arc::clone(&app);
+        Box::new(move |peer: IpAddr| app.config().http.trusts(peer))
+    };
+    let public = Entrance { listeners: http, tls, media, trusts };
     let tasks = Tasks {
         http: tokio::spawn(listener::serve(public, router(Arc::clone(&app)), stopped.clone())),
         certificates: tokio::spawn(certificates::keep(Arc::clone(&app), stopped.clone())),

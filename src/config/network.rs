@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{Config, ConfigError, wrong};
+use super::{Config, ConfigError, HttpConfig, wrong};
 
 impl Config {
     /// Whether one listener takes HTTP and ICE-TCP. Port 0 is a port of each one's own.
@@ -23,6 +23,13 @@ impl Config {
             return Err(wrong("media.tcp_listen", problem));
         }
         Ok(())
+    }
+}
+
+impl HttpConfig {
+    /// Whether this is the address of a proxy that is trusted.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(peer))
     }
 }
 

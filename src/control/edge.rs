@@ -83,7 +83,7 @@ impl Origin {
         if !config.public_url.is_empty() {
             return Self(config.public_url.clone());
         }
-        let trusted = peer.is_some_and(|peer| config.trusted_proxies.iter().any(|network| network.contains(peer)));
+        let trusted = peer.is_some_and(|peer| config.trusts(peer));
         // The last value is the one the proxy next to us has added.
         let forwarded = |name: &str| {
             let value = headers.get_all(name).iter().next_back().filter(|_| trusted)?.to_str().ok()?;
@@ -141,7 +141,7 @@ fn address(config: &HttpConfig, headers: &HeaderMap, peer: Option<IpAddr>) -> Cl
     let values = |name: &str| headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or("?"));
     // Most proxies write X-Forwarded-For and pass a client's own Forwarded on.
     let standard = values("forwarded").filter(|_| !headers.contains_key("x-forwarded-for"));
-    let is_trusted = |hop: IpAddr| config.trusted_proxies.iter().any(|network| network.contains(hop));
+    let is_trusted = |hop: IpAddr| config.trusts(hop);
     let peer = peer.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
     client_address(peer, standard, values("x-forwarded-for"), is_trusted)
 }

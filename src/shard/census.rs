@@ -12,28 +12,54 @@ const PENDING_MAX: usize = 256;
 /// Connections without a first frame, from one network.
 const PENDING_PER_NETWORK_MAX: usize = 16;
 
+/// How many connections there may be; by default those of one shard.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) all: Count,
+    pub(crate) of_network: Count,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            all: Count { connections: CONNECTIONS_MAX, pending: PENDING_MAX },
+            of_network: Count { connections: PER_NETWORK_MAX, pending: PENDING_PER_NETWORK_MAX },
+        }
+    }
+}
+
 /// Counts connections by the network they come from: an IPv4 address or an IPv6 /64.
 #[derive(Default)]
 pub(crate) struct Census {
+    limits: Limits,
     all: Count,
     by_network: BTreeMap<IpAddr, Count>,
 }
 
 #[derive(Default, Clone, Copy)]
-struct Count {
-    connections: usize,
+pub(crate) struct Count {
+    pub(crate) connections: usize,
     /// Those of them without a first frame.
-    pending: usize,
+    pub(crate) pending: usize,
+}
+
+impl Count {
+    /// Whether one more, pending, is within the limit.
+    fn is_below(self, limit: Self) -> bool {
+        self.connections < limit.connections && self.pending < limit.pending
+    }
 }
 
 impl Census {
+    /// Nobody yet, with limits of their own.
+    pub(crate) fn within(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
     /// Whether one more connection from `peer` is within the limits.
     pub(crate) fn admits(&self, peer: IpAddr) -> bool {
         let of_network = self.by_network.get(&network(peer)).copied().unwrap_or_default();
-        self.all.connections < CONNECTIONS_MAX
-            && self.all.pending < PENDING_MAX
-            && of_network.connections < PER_NETWORK_MAX
-            && of_network.pending < PENDING_PER_NETWORK_MAX
+        self.all.is_below(self.limits.all) && of_network.is_below(self.limits.of_network)
     }
 
     /// Counts a new connection, pending.

@@ -35,6 +35,7 @@ use status::Status;
 use tcp::Arrival;
 
 pub use crate::command::ShardIndex;
+pub(crate) use census::{Census, Count, Limits};
 pub use listen::{bound_to, listen_tcp};
 pub use tcp::FIRST_FRAME_MAX;
 

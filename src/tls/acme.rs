@@ -131,7 +131,6 @@ pub async fn order(settings: &Settings, folder: &Folder, tls: &Tls, now_s: u64) 
     };
     let attempt = Attempt { settings, folder, tls, requests };
     let result = tokio::time::timeout(ORDER_TIMEOUT, attempt.run()).await;
-    tls.shown.challenges.clear();
     let asked = attempt.requests.asked();
     result.unwrap_or(Err(OrderError::TimedOut)).map_err(|error| Failure { error, asked })
 }
@@ -141,6 +140,13 @@ struct Attempt<'a> {
     folder: &'a Folder,
     tls: &'a Tls,
     requests: Requests,
+}
+
+/// However it ends, given up included, nobody waits for its answers any more.
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.tls.shown.challenges.clear();
+    }
 }
 
 impl Attempt<'_> {

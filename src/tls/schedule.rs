@@ -32,7 +32,12 @@ pub fn pause(failures: u32, asked: Option<Duration>, random: u32) -> Duration {
     let doubled = 1_u32.checked_shl(before).and_then(|times| PAUSE_FIRST.checked_mul(times));
     let pause = doubled.unwrap_or(PAUSE_MAX).min(PAUSE_MAX);
     let own = pause * (1000 - JITTER_PERMILLE + random % (2 * JITTER_PERMILLE + 1)) / 1000;
-    own.max(asked.unwrap_or_default().min(RETRY_AFTER_MAX))
+    own.max(asked.map(believed).unwrap_or_default())
+}
+
+/// For how long a server is left alone that asks for it.
+pub fn believed(asked: Duration) -> Duration {
+    asked.min(RETRY_AFTER_MAX)
 }
 
 #[cfg(test)]

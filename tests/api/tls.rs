@@ -1,6 +1,6 @@
 //! TLS of the public listener, its certificate from files; and a port that HTTPS and ICE-TCP share.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,14 +8,23 @@ use std::time::{Duration, Instant};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use reqwest::tls::Version;
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
 
 use crate::binary::{output, write};
 use crate::caller::Caller;
 use crate::client::{PUBLISH_OFFER, SECRET, Server, answered, believing, join_token, refused};
 
-/// Connections that say nothing, or nothing that anybody speaks.
+/// Connections that say nothing, or nothing that anybody speaks; and how many of them one network may have.
 const IDLERS: usize = 200;
+const OPENING_PER_NETWORK_MAX: usize = 64;
+/// Where they come from, and where proxies are: on this machine, and one that is trusted.
+const CROWD: [u8; 4] = [127, 0, 0, 2];
+const PROXIES: [[u8; 4]; 2] = [[127, 0, 0, 1], [127, 0, 0, 3]];
+/// Less than a request to an ACME server may take.
+const AT_ONCE: Duration = Duration::from_secs(15);
 
 /// A certificate for 127.0.0.1 that is its own root, and its key.
 struct Pair {
@@ -197,22 +206,68 @@ async fn a_key_is_taken_back_although_the_certificate_has_expired() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_certificate_handshakes_fail_and_the_operator_hears_why() {
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
-    let section = format!("[http.tls]\ndomains = [\"localhost\"]\nacme_directory = \"https://{nobody}/dir\"\n");
+    let section = ordering(nobody, "\"localhost\"");
     let server = Server::configured(&section, &[]).await;
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let metrics = loop {
-        let metrics = server.admin("/metrics").await.text().await.expect("metrics");
-        if metrics.contains("stube_acme_orders_total{result=\"failed\"} 1") || Instant::now() > deadline {
-            break metrics;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    assert!(metrics.contains("stube_acme_orders_total{result=\"failed\"} 1"), "{metrics}");
+    let metrics = after_failures(&server, 1).await;
     assert!(metrics.contains("stube_tls_certificate_expiry_timestamp_seconds 0"), "{metrics}");
     let ready = server.admin("/readyz").await.text().await.expect("a text");
     assert_eq!(ready, "no TLS certificate yet: see the log\n");
     let error = reqwest::get(server.url("/")).await.expect_err("no certificate");
     assert!(format!("{error:?}").contains("AccessDenied"), "a TLS alert: {error:?}");
+    // Reading the same again is no way past the pause; wanting something else is.
+    server.write_config(|base| base.to_owned() + &section);
+    reload(&server).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    after_failures(&server, 1).await;
+    server.write_config(|base| base.to_owned() + &ordering(nobody, "\"localhost\", \"sfu.localhost\""));
+    reload(&server).await;
+    after_failures(&server, 2).await;
+    server.stop().await;
+}
+
+/// The section that orders a certificate for these names.
+fn ordering(acme_server: SocketAddr, names: &str) -> String {
+    format!("[http.tls]\ndomains = [{names}]\nacme_directory = \"https://{acme_server}/dir\"\n")
+}
+
+/// The metrics, as soon as so many orders have failed, and no more than these.
+async fn after_failures(server: &Server, count: u32) -> String {
+    let wanted = format!("stube_acme_orders_total{{result=\"failed\"}} {count}\n");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let metrics = server.admin("/metrics").await.text().await.expect("metrics");
+        if metrics.contains(&wanted) {
+            return metrics;
+        }
+        assert!(Instant::now() < deadline, "{count} failed orders: {metrics}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_wants_something_else_ends_an_order() {
+    let bind = || async { tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port") };
+    // They accept, and say nothing.
+    let (first, second) = (bind().await, bind().await);
+    let section = |acme_server: &tokio::net::TcpListener| {
+        ordering(acme_server.local_addr().expect("an address"), "\"localhost\"")
+    };
+    let server = Server::configured(&section(&first), &[]).await;
+    let (mut asked_first, _) = timeout(AT_ONCE, first.accept()).await.expect("at once").expect("a connection");
+    server.write_config(|base| base.to_owned() + &section(&second));
+    reload(&server).await;
+    let (mut asked_second, _) = timeout(AT_ONCE, second.accept()).await.expect("at once").expect("a connection");
+    let given_up = timeout(AT_ONCE, asked_first.read_to_end(&mut Vec::new())).await;
+    assert!(given_up.is_ok(), "the first order goes on");
+    let pair = Pair::valid();
+    let files = Files::with(&pair);
+    server.write_config(|base| base.to_owned() + &files.section());
+    reload(&server).await;
+    let given_up = timeout(AT_ONCE, asked_second.read_to_end(&mut Vec::new())).await;
+    assert!(given_up.is_ok(), "the second order goes on");
+    assert!(is_shown(&server, &pair).await);
+    // Giving up is no failure.
+    after_failures(&server, 0).await;
     server.stop().await;
 }
 
@@ -221,25 +276,57 @@ fn free_port() -> String {
     TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").to_string()
 }
 
+/// A connection from this address.
+fn connect_from(source: [u8; 4], server: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of this machine");
+    socket.connect(&server.into()).expect("a connection");
+    socket.into()
+}
+
+/// Connections that stay, having said nothing or too little. Those beyond a limit may be closed before they say it.
+fn idle(count: usize, source: [u8; 4], server: SocketAddr) -> Vec<TcpStream> {
+    let beginnings: [&[u8]; 5] = [b"", &[0x16], &[0], &[0, 100, 0, 1, 0], &[0x16, 3, 1, 2, 0]];
+    let begin = |beginning: &&[u8]| {
+        let mut stream = connect_from(source, server);
+        let _ = stream.write_all(beginning);
+        stream
+    };
+    beginnings.iter().cycle().take(count).map(begin).collect()
+}
+
+/// How many of these the server has not closed.
+fn open_of(streams: &[TcpStream]) -> usize {
+    let is_open = |stream: &&TcpStream| {
+        stream.set_nonblocking(true).expect("a mode");
+        let peeked = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).expect("a mode");
+        peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    streams.iter().filter(is_open).count()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_port_takes_https_and_media_and_is_not_held_up() {
     let pair = Pair::valid();
     let files = Files::with(&pair);
     let address = free_port();
-    let changes = [("STUBE__HTTP__LISTEN", &*address), ("STUBE__MEDIA__TCP_LISTEN", &*address)];
+    let changes = [
+        ("STUBE__HTTP__LISTEN", &*address),
+        ("STUBE__MEDIA__TCP_LISTEN", &*address),
+        ("STUBE__HTTP__TRUSTED_PROXIES", "127.0.0.3"),
+    ];
     let server = Server::trusted(&files.section(), &changes, Some(&pair.chain)).await;
     // First come those who say nothing or too little, and stay.
-    let beginnings: [&[u8]; 5] = [b"", &[0x16], &[0], &[0, 100, 0, 1, 0], &[0x16, 3, 1, 2, 0]];
-    let idlers: Vec<TcpStream> = (0..IDLERS)
-        .map(|number| {
-            let mut stream = TcpStream::connect(&address).expect("a connection");
-            stream.write_all(beginnings[number % beginnings.len()]).expect("sent");
-            stream
-        })
-        .collect();
+    let crowd = idle(IDLERS, CROWD, server.address());
+    let proxied: Vec<_> =
+        PROXIES.into_iter().flat_map(|proxy| idle(OPENING_PER_NETWORK_MAX + 1, proxy, server.address())).collect();
     for room in ["hall", "attic"] {
         server.room(room).await;
     }
+    // They came before, so the server has seen them.
+    assert_eq!(open_of(&crowd), OPENING_PER_NETWORK_MAX, "of one network");
+    assert_eq!(open_of(&proxied), proxied.len(), "of proxies");
     // On both shards, of which one accepts.
     let ada = Caller::join(&server, "hall", "ada", 1, true).await;
     let bob = Caller::join(&server, "hall", "bob", 2, true).await;
@@ -266,10 +353,10 @@ async fn one_port_takes_https_and_media_and_is_not_held_up() {
     }
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     // Silence in its time.
-    for mut idler in idlers {
+    for mut idler in crowd.into_iter().chain(proxied) {
         idler.set_read_timeout(Some(Duration::from_secs(15))).expect("a timeout");
         let end = idler.read(&mut [0; 16]);
-        assert!(matches!(end, Ok(0)) || end.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock));
+        assert!(matches!(end, Ok(0)) || end.is_err_and(|error| error.kind() != ErrorKind::WouldBlock));
     }
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     ada.hears(&bob, "after all that").await;
