@@ -114,11 +114,12 @@ describe('adaptive quality', () => {
     const took = await free.awaitHeight({ least: HEIGHT, withinMs: SETTLE_MS });
     context.diagnostic(`unlimited: full size ${took} ms after all have joined`);
     await middle.awaitHeight({ least: HEIGHT / 2, withinMs: SETTLE_MS });
-    await narrow.awaitHeight({ least: 1, most: HEIGHT / 2 - 1, withinMs: SETTLE_MS });
+    // The middle encoding at half its frame rate fits just so, or the small one at all of it.
+    await narrow.awaitHeight({ least: 1, most: HEIGHT / 2, withinMs: SETTLE_MS });
     await pause(START_MS);
     const sights = await watch(context, viewers, WINDOW_MS);
     for (const sight of sights) sight.assertFlows();
-    assert.ok(sights[0].share((height) => height < HEIGHT / 2) > 0.6, 'the narrow link carries the small picture');
+    assert.ok(sights[0].share((height) => height <= HEIGHT / 2) > 0.9, 'the narrow link carries no large picture');
     assert.ok(sights[1].share((height) => height >= HEIGHT / 2) > 0.9, 'the middle one half the height at least');
     assert.ok(sights[2].share((height) => height === HEIGHT) > 0.9, 'the free one all');
   }));
@@ -216,10 +217,10 @@ describe('adaptive quality', () => {
     browsers.firefox = await startFirefox(homes.narrow, firefoxPort);
     await homes.narrow.narrow(NARROW_KBIT);
     const viewer = await view('firefox', publisher);
-    await viewer.awaitHeight({ least: 1, most: HEIGHT / 2 - 1, withinMs: SETTLE_MS });
+    await viewer.awaitHeight({ least: 1, most: HEIGHT / 2, withinMs: SETTLE_MS });
     const [seen] = await watch(context, [viewer], 12_000);
     seen.assertFlows();
-    assert.ok(seen.share((height) => height < HEIGHT / 2) > 0.6, 'small');
+    assert.ok(seen.share((height) => height <= HEIGHT / 2) > 0.9, 'small');
   }));
 
   for (const [codec, picture, links] of [
