@@ -19,7 +19,7 @@ use stube::config::{Config, ConfigError};
 use stube::control::clock::Clock;
 use stube::control::limits;
 use stube::control::token::{self, Claims, StrictGrants};
-use stube::doctor;
+use stube::doctor::{self, Checked};
 use stube::load;
 use stube::log;
 use stube::remote::{self, Failure, Order};
@@ -27,7 +27,6 @@ use stube::run::{self, Process, StartError};
 use stube::statement;
 use stube::tls;
 use stube::traces;
-use stube::webhook::Endpoints;
 
 /// `EX_CONFIG` of sysexits.h.
 const EXIT_CONFIG: u8 = 78;
@@ -145,10 +144,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
     match cli.command.unwrap_or_else(|| Subcommands::Serve(ServeArgs::default())) {
         Subcommands::Serve(arguments) => serve(path, arguments),
         Subcommands::CheckConfig => {
-            let config = valid(&path)?;
-            Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
-            traces::check(&config.traces)?;
-            tls::read(&config, Some(Clock::start().unix_seconds()))?;
+            let Checked { config, certificate, .. } = doctor::checked(Config::load(&path, environment())?)?;
+            if let Some(certificate) = certificate {
+                tls::check_dates(&config, &certificate, Clock::start().unix_seconds())?;
+            }
             println!("{}: valid", path.display());
             Ok(())
         }

@@ -265,7 +265,7 @@ fn open_tls(config: &Config, clock: &Clock) -> Result<Option<Arc<Tls>>, StartErr
         return Ok(None);
     }
     let tls = Tls::new().map_err(StartError::Tls)?;
-    if let Some(certificate) = tls::read(config, None)? {
+    if let Some(certificate) = tls::read(config)? {
         if !certificate.is_valid(clock.unix_seconds()) {
             tracing::error!(
                 "the TLS certificate is not valid now: clients refuse it. Renew it and reload, or set the clock"

@@ -64,11 +64,8 @@ impl IceUrl {
         let (scheme, rest) = self.0.split_once(':').unwrap_or_default();
         let authority = rest.split_once('?').map_or(rest, |(authority, _)| authority);
         let default = if scheme.ends_with('s') { 5349 } else { 3478 };
-        match authority.rsplit_once(':') {
-            // The colons of `[2001:db8::7]` are no port's.
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().unwrap_or(default)),
-            _ => (authority, default),
-        }
+        let (host, port) = split(authority);
+        (host, port.and_then(|port| port.parse().ok()).unwrap_or(default))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -83,10 +80,7 @@ impl IceUrl {
             Some("tcp") => matches!(scheme, "turn" | "turns"),
             Some(_) => false,
         };
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-            _ => (authority, None),
-        };
+        let (host, port) = split(authority);
         let host_fits = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
             // WHIP clients split `Link` headers at commas, semicolons and quotes: none of them is in a host's name.
@@ -94,6 +88,15 @@ impl IceUrl {
         };
         let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0));
         (scheme_fits && host_fits && port_fits).then(|| Self(text.to_owned()))
+    }
+}
+
+/// Host and port, as they are written.
+fn split(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        // The colons of `[2001:db8::7]` are no port's.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
     }
 }
 

@@ -195,12 +195,12 @@ async fn apply(app: &App, file: Config) -> Result<ReloadView, ConfigError> {
     let filter = log::filter(&config.log.level)?;
     let endpoints = Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
     let urls = endpoints.by_tenant();
-    let certificate = tls::read(&config, None)?;
+    let certificate = tls::read(&config)?;
     let shown = app.tls.as_ref().and_then(|tls| tls.certificate());
-    let is_other = |new: &tls::Certificate| shown.is_none_or(|shown| !shown.is_same(new));
-    if certificate.as_ref().is_some_and(is_other) {
-        // What is in force may have expired, and a key must be taken back all the same.
-        tls::read(&config, Some(app.clock.unix_seconds()))?;
+    let is_other = |new: &&tls::Certificate| shown.is_none_or(|shown| !shown.is_same(new));
+    // What is in force may have expired, and a key must be taken back all the same.
+    if let Some(other) = certificate.as_ref().filter(is_other) {
+        tls::check_dates(&config, other, app.clock.unix_seconds())?;
     }
     let has = |section| changed.contains(&section);
     if has("keys") {

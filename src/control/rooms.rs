@@ -115,7 +115,7 @@ pub struct RoomView<'a> {
     whep_url: String,
     /// STUN and TURN servers, for `RTCPeerConnection`; the credentials expire. None are needed where clients reach the
     /// server itself.
-    ice_servers: Vec<IceServer>,
+    ice_servers: &'a [IceServer],
 }
 
 /// The call that runs in a room.
@@ -137,7 +137,13 @@ pub struct RoomsView<'a> {
     next_cursor: Option<String>,
 }
 
-fn view<'a>(app: &App, origin: &Origin, entry: &'a RoomEntry, state: Option<&RoomState>) -> RoomView<'a> {
+fn view<'a>(
+    app: &App,
+    origin: &Origin,
+    ice_servers: &'a [IceServer],
+    entry: &'a RoomEntry,
+    state: Option<&RoomState>,
+) -> RoomView<'a> {
     RoomView {
         sid: entry.room,
         name: entry.name.as_str(),
@@ -153,7 +159,7 @@ fn view<'a>(app: &App, origin: &Origin, entry: &'a RoomEntry, state: Option<&Roo
         session_url: origin.url("/v1/sessions"),
         whip_url: origin.url("/whip"),
         whep_url: origin.url("/whep"),
-        ice_servers: ice::servers(app),
+        ice_servers,
     }
 }
 
@@ -295,14 +301,13 @@ pub async fn allocate(
 
 /// An answer of an earlier request as it is given now: credentials of TURN servers may have expired since.
 fn with_fresh_credentials(app: &App, answer: Answer) -> Answer {
-    let servers = ice::servers(app);
-    let fresh = || {
+    let fresh = |servers: Vec<IceServer>| {
         let mut room: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&answer.body).ok()?;
-        *room.get_mut("ice_servers")? = serde_json::to_value(&servers).ok()?;
+        *room.get_mut("ice_servers")? = serde_json::to_value(servers).ok()?;
         serde_json::to_vec(&room).ok()
     };
     // What is not a room has none.
-    match fresh().filter(|_| !servers.is_empty()) {
+    match Some(ice::servers(app)).filter(|servers| !servers.is_empty()).and_then(fresh) {
         Some(body) => Answer { body: body.into(), ..answer },
         None => answer,
     }
@@ -333,7 +338,9 @@ async fn allocate_once(app: &App, origin: &Origin, tenant: &Tenant, request: All
             return Err(Problem::new(Code::RoomExists, detail));
         }
     };
-    let body = serde_json::to_vec(&view(app, origin, &entry, state.as_ref())).map_err(|_| Problem::internal())?;
+    let servers = ice::servers(app);
+    let view = view(app, origin, &servers, &entry, state.as_ref());
+    let body = serde_json::to_vec(&view).map_err(|_| Problem::internal())?;
     Ok(Answer { status, body: body.into() })
 }
 
@@ -371,10 +378,12 @@ pub async fn list(
     let has_next = entries.len() > page.limit;
     entries.truncate(page.limit);
     let states = states(&app, entries.iter()).await?;
+    // One set of credentials for the whole page.
+    let servers = ice::servers(&app);
     let mut rooms = Vec::new();
     for entry in &entries {
         match states.get(&entry.room) {
-            Some(state) => rooms.push(view(&app, &origin, entry, Some(state))),
+            Some(state) => rooms.push(view(&app, &origin, &servers, entry, Some(state))),
             None => app.directory.remove_room(entry.room),
         }
     }
@@ -393,7 +402,7 @@ pub async fn read(
     let tenant = auth::server(app.keys(), &headers, Right::ReadRoom(&name))?;
     let entry = find(&app, &tenant, &name.into())?;
     let state = describe(&app, &entry).await?;
-    Ok(Json(view(&app, &origin, &entry, Some(&state))).into_response())
+    Ok(Json(view(&app, &origin, &ice::servers(&app), &entry, Some(&state))).into_response())
 }
 
 /// `PATCH /v1/rooms/{name}`
@@ -418,7 +427,7 @@ pub async fn change(
         app.directory.change_room(entry.room, entry.settings.clone());
         app.ledger.with(|accounts| accounts.change_room(entry.room, entry.settings.clone()));
         let state = describe(&app, &entry).await?;
-        Ok(Json(view(&app, &origin, &entry, Some(&state))).into_response())
+        Ok(Json(view(&app, &origin, &ice::servers(&app), &entry, Some(&state))).into_response())
     })
     .await
 }

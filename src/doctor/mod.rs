@@ -1,7 +1,7 @@
 //! `stube doctor`: what goes wrong in practice, looked for, with what to do about it.
 //!
-//! [`observe`] looks; the judges ([`network`], [`machine`], [`services`]) are functions of what was seen. A check is one
-//! judge and its line in [`CHECKS`].
+//! `observe` looks; the judges (`network`, `machine`, `services`) are functions of what was seen. A check is one
+//! judge and its line in `CHECKS`.
 
 mod finding;
 mod machine;
@@ -20,7 +20,7 @@ use crate::config::{Config, ConfigError};
 use crate::ledger::state_directory;
 use crate::log;
 use crate::table;
-use crate::tls;
+use crate::tls::{self, Certificate};
 use crate::traces;
 use crate::webhook::Endpoints;
 use finding::{Finding, Verdict};
@@ -114,7 +114,7 @@ pub async fn examine(options: &Options, path: &Path, config: Result<Config, Conf
         true => table::plain_json(&(serde_json::to_string_pretty(report).unwrap_or_default() + "\n")),
         false => said(report, std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()),
     };
-    let (config, endpoints) = match config.and_then(checked) {
+    let Checked { config, endpoints, .. } = match config.and_then(checked) {
         Ok(checked) => checked,
         Err(error) => {
             let finding = Finding::fail(error.to_string(), "mend the configuration; nothing else was checked");
@@ -136,13 +136,20 @@ pub async fn examine(options: &Options, path: &Path, config: Result<Config, Conf
     Examination { text: written(&report), result }
 }
 
-/// What the start of a server would refuse.
-fn checked(config: Config) -> Result<(Config, Endpoints), ConfigError> {
+/// A configuration with which a server would start, and what came of looking at it.
+pub struct Checked {
+    pub config: Config,
+    pub certificate: Option<Certificate>,
+    endpoints: Endpoints,
+}
+
+/// Refuses what the start of a server would refuse.
+pub fn checked(config: Config) -> Result<Checked, ConfigError> {
     log::filter(&config.log.level)?;
     traces::check(&config.traces)?;
-    tls::read(&config, None)?;
+    let certificate = tls::read(&config)?;
     let endpoints = Endpoints::check(&config.webhook, &config.keys, config.privacy.allow_private_webhooks)?;
-    Ok((config, endpoints))
+    Ok(Checked { config, certificate, endpoints })
 }
 
 /// Warns in the log of what a server that has started should be told, a line each. Addresses stay out of it.

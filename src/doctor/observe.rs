@@ -203,7 +203,7 @@ fn of_server(is_told: bool, unit: &Path) -> PathBuf {
 fn certificate(config: &Config, directory: &Path) -> Option<Result<Validity, String>> {
     let renewed = config.http.tls.has_domains();
     let read = match acme::Settings::of(config) {
-        None => tls::read(config, None).map_err(|error| error.to_string()).transpose()?,
+        None => tls::read(config).map_err(|error| error.to_string()).transpose()?,
         Some(settings) => {
             let kept = settings.kept(&Folder::below(directory));
             kept.ok_or_else(|| "the ACME server has not issued one yet".to_owned())

@@ -30,7 +30,7 @@ pub struct Budget {
 
 /// Divides `budget` among `claims`, the most important first, and writes the rung of each into `grants`: `None` means
 /// that it is paused. Returns whether something was taken away because what flows now exceeds `held`, which is what
-/// [`Purse::fell`](super::budget::Purse::fell) wants to know; what a more important claim took does not count.
+/// `Purse::fell` wants to know; what a more important claim took does not count.
 ///
 /// A step costs what the total is after it. It is paid from `held` if the claim has as much already, else from `new`;
 /// so is the return of a paused claim. Whoever cannot pay for a step climbs no further, the others go on.

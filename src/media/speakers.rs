@@ -63,7 +63,7 @@ const LEVEL_FORGOTTEN: f32 = 1.2;
 const DRONE: Duration = Duration::from_secs(3);
 
 /// One microphone, as far as levels tell. What it holds back is the same for [`SpeakerDetector`] and for
-/// [`super::audio::AudioSelector`].
+/// `AudioSelector`.
 #[derive(Debug, Clone)]
 pub struct Voice {
     /// What its surroundings sound like when nobody speaks, in dBov.

@@ -20,7 +20,7 @@ pub use server::Failure;
 /// The server, and who asks it.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Access {
-    /// The server's HTTP API, such as https://sfu.example.org; `http.listen` of the configuration unless given. Another
+    /// The server's HTTP API, such as `https://sfu.example.org`; `http.listen` of the configuration unless given. Another
     /// server than the configuration's is told no secret of it: that takes `--key` and `STUBE_SECRET`.
     #[arg(long, global = true, env = "STUBE_URL")]
     url: Option<String>,

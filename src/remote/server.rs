@@ -275,12 +275,16 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || ip(host).is_some_and(|ip| ip.to_canonical().is_loopback())
 }
 
+/// The host of `http.public_url`, if that is set.
+fn public_host(config: &Config) -> Option<String> {
+    Url::parse(&config.http.public_url).ok()?.host_str().map(str::to_owned)
+}
+
 /// Whether a URL leads to the server of this configuration, as far as its host tells.
 fn is_own(base: &Url, config: &Config) -> bool {
     let Some(host) = base.host_str() else { return false };
-    let public = Url::parse(&config.http.public_url).ok();
-    let is_named = public.as_ref().and_then(Url::host_str) == Some(host)
-        || config.http.tls.domains.iter().any(|domain| domain == host);
+    let is_named =
+        public_host(config).as_deref() == Some(host) || config.http.tls.domains.iter().any(|domain| domain == host);
     is_named || is_loopback(host) || ip(host) == Some(config.http.listen.ip())
 }
 
@@ -299,7 +303,7 @@ fn roots(config: &Config) -> Vec<Certificate> {
 /// A name that the certificate in files is for. One that stands for any (`*.example.org`) will do: nobody looks it up.
 fn certified(config: &Config) -> Result<String, Failure> {
     const ADVICE: &str = "which name is the certificate for? set http.public_url, or give --url https://NAME";
-    let names = tls::read(config, None)?.map(|certificate| certificate.names).unwrap_or_default();
+    let names = tls::read(config)?.map(|certificate| certificate.names).unwrap_or_default();
     let name = names.first().map(|name| name.replacen('*', "stube", 1));
     name.ok_or_else(|| Failure::Usage(ADVICE.to_owned()))
 }
@@ -311,12 +315,8 @@ fn own_public(config: &Config) -> Result<(Url, Option<SocketAddr>), Failure> {
     if !http.tls.is_on() {
         return Ok((plain, None));
     }
-    let public = Url::parse(&http.public_url).ok();
-    let named = public.as_ref().and_then(Url::host_str).or(http.tls.domains.first().map(String::as_str));
-    let name = match named {
-        Some(name) => name.to_owned(),
-        None => certified(config)?,
-    };
+    let named = public_host(config).or_else(|| http.tls.domains.first().cloned());
+    let name = named.map_or_else(|| certified(config), Ok)?;
     let at = reachable(http.listen);
     Ok((base("--url", &format!("https://{name}:{}", at.port()))?, Some(at)))
 }

@@ -100,34 +100,40 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     names.map(|names| names.value.general_names.iter().filter_map(dns).collect()).unwrap_or_default()
 }
 
-/// The certificate in the files of a configuration, if it names any. `now` is in seconds since 1970; without it the
-/// certificate may have expired.
-///
-/// At a start it may: clients could do no less without the server, and a machine's clock may be wrong until it has asked.
-pub fn read(config: &Config, now: Option<u64>) -> Result<Option<Certificate>, ConfigError> {
+/// The certificate in the files of a configuration, if it names any. It may have expired: at a start clients could do no
+/// less without the server, and a machine's clock may be wrong until it has asked.
+pub fn read(config: &Config) -> Result<Option<Certificate>, ConfigError> {
     let tls = &config.http.tls;
     if !tls.has_files() {
         return Ok(None);
     }
-    let (chain_path, key_path) = (config.path(&tls.certificate), config.path(&tls.key));
-    let wrong = |of_key: bool, problem: String| {
-        let (key, path) = if of_key { ("http.tls.key", &key_path) } else { ("http.tls.certificate", &chain_path) };
-        ConfigError::Key { key: key.to_owned(), problem: format!("{}: {problem}", path.display()) }
+    let bytes = |path: &Path, of_key| {
+        std::fs::read(config.path(path)).map_err(|error| wrong(config, of_key, &error.to_string()))
     };
-    let bytes = |path: &Path, of_key| std::fs::read(path).map_err(|error| wrong(of_key, error.to_string()));
-    let (chain, key) = (bytes(&chain_path, false)?, bytes(&key_path, true)?);
-    let certificate = Certificate::from_pem(&chain, &key).map_err(|flaw| wrong(flaw.is_of_key(), flaw.to_string()))?;
-    match now {
-        Some(now) if now > certificate.not_after => {
-            let end = UnixMs(certificate.not_after * 1000);
-            Err(wrong(false, format!("the certificate has expired: it was valid until {end}")))
-        }
-        Some(now) if now < certificate.not_before => {
-            let begin = UnixMs(certificate.not_before * 1000);
-            Err(wrong(false, format!("the certificate is not valid yet, but from {begin} on")))
-        }
-        _ => Ok(Some(certificate)),
+    let (chain, key) = (bytes(&tls.certificate, false)?, bytes(&tls.key, true)?);
+    let certificate = Certificate::from_pem(&chain, &key);
+    certificate.map(Some).map_err(|flaw| wrong(config, flaw.is_of_key(), &flaw.to_string()))
+}
+
+/// Refuses a certificate of these files that clients do not take at this time, in seconds since 1970.
+pub fn check_dates(config: &Config, certificate: &Certificate, now: u64) -> Result<(), ConfigError> {
+    let Certificate { not_before, not_after, .. } = *certificate;
+    if now > not_after {
+        let end = UnixMs(not_after * 1000);
+        return Err(wrong(config, false, &format!("the certificate has expired: it was valid until {end}")));
     }
+    if now < not_before {
+        let begin = UnixMs(not_before * 1000);
+        return Err(wrong(config, false, &format!("the certificate is not valid yet, but from {begin} on")));
+    }
+    Ok(())
+}
+
+/// What is wrong with one of the files, by its key in the configuration and its path.
+fn wrong(config: &Config, of_key: bool, problem: &str) -> ConfigError {
+    let tls = &config.http.tls;
+    let (key, path) = if of_key { ("http.tls.key", &tls.key) } else { ("http.tls.certificate", &tls.certificate) };
+    ConfigError::Key { key: key.to_owned(), problem: format!("{}: {problem}", config.path(path).display()) }
 }
 
 #[cfg(test)]

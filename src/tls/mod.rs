@@ -21,7 +21,7 @@ use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, ServerConfig};
 
-pub use certificate::{Certificate, read};
+pub use certificate::{Certificate, check_dates, read};
 use challenges::Challenges;
 
 /// What clients speak within TLS.

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { eventually } from './harness/eventually.js';
+import { blankPage } from './harness/page.js';
 import { Peer } from './harness/peer.js';
 import { ARTEFACTS, BINARY } from './harness/server.js';
 import { useWorld } from './harness/world.js';
@@ -20,13 +21,8 @@ describe('the operator\'s page', () => {
   const shoot = (page, name) => page.screenshot({ path: join(ARTEFACTS, `${name}.png`), fullPage: true });
 
   /** Opens the page; whatever it complains of is a failure of the test. */
-  async function visit({ scheme = 'light', size } = {}) {
-    const page = await world.browser.page();
-    page.complaints = [];
-    page.on('pageerror', (error) => page.complaints.push(error.message));
-    page.on('console', (line) => { if (line.type() === 'error') page.complaints.push(line.text()); });
-    await page.emulateMedia({ colorScheme: scheme });
-    if (size) await page.setViewportSize(size);
+  async function visit(options) {
+    const page = await blankPage(world.browser, options);
     await page.goto(`${world.server.admin}/`);
     return page;
   }

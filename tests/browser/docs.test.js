@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { eventually } from './harness/eventually.js';
+import { blankPage } from './harness/page.js';
 import { ARTEFACTS } from './harness/server.js';
 import { useWorld } from './harness/world.js';
 
@@ -16,16 +17,11 @@ describe('the page of the API', () => {
   const shoot = (page, name) => page.screenshot({ path: join(ARTEFACTS, `${name}.png`) });
 
   /** Opens the page; notes complaints, and requests that go elsewhere. */
-  async function visit({ scheme = 'light', size, hash = '', document } = {}) {
-    const page = await world.browser.page();
-    page.complaints = [];
-    page.on('pageerror', (error) => page.complaints.push(error.message));
-    page.on('console', (line) => { if (line.type() === 'error') page.complaints.push(line.text()); });
+  async function visit({ hash = '', document, ...options } = {}) {
+    const page = await blankPage(world.browser, options);
     page.on('request', (request) => {
       if (!request.url().startsWith(`${world.server.base}/`)) page.complaints.push(`asked ${request.url()}`);
     });
-    await page.emulateMedia({ colorScheme: scheme });
-    if (size) await page.setViewportSize(size);
     if (document) await page.route('**/v1/openapi.json', (route) => route.fulfill(document));
     await page.goto(`${world.server.base}/docs${hash}`);
     return page;

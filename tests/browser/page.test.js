@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { eventually } from './harness/eventually.js';
+import { blankPage } from './harness/page.js';
 import { Peer } from './harness/peer.js';
 import { ARTEFACTS } from './harness/server.js';
 import { useWorld } from './harness/world.js';
@@ -22,13 +23,8 @@ describe('the demo page', () => {
   };
 
   /** Opens the lobby; whatever the page complains of is a failure of the test. */
-  async function visit(room, name, { scheme = 'light', size } = {}) {
-    const page = await world.browser.page();
-    page.complaints = [];
-    page.on('pageerror', (error) => page.complaints.push(error.message));
-    page.on('console', (line) => { if (line.type() === 'error') page.complaints.push(line.text()); });
-    await page.emulateMedia({ colorScheme: scheme });
-    if (size) await page.setViewportSize(size);
+  async function visit(room, name, options) {
+    const page = await blankPage(world.browser, options);
     await page.goto(`${world.server.base}/?room=${room}&name=${encodeURIComponent(name)}`);
     return page;
   }
