@@ -55,7 +55,7 @@ fn profile(who: usize) -> Profile {
 
 /// A room in which the first `publishers` of `people` publish video and everyone has a slot for each of them.
 fn room(people: usize, publishers: usize, now: Instant) -> Room {
-    let mut room = Room::new(ROOM, settings(), now);
+    let mut room = Room::new(ROOM, settings(), 4, now);
     let mut ids = IdSource::from_seed([5; 32]);
     for who in 0..people {
         let seat = Seat(who as u16);
@@ -139,6 +139,7 @@ impl Call {
             seed: [9; 32],
             connect_timeout: Duration::from_secs(15),
             restart_timeout: Duration::from_secs(30),
+            loudest: 4,
             since_1970: Duration::from_secs(1_700_000_000),
         };
         let mut call = Self { engine: Engine::new(config, now), clients: Vec::new(), now, spent: Duration::ZERO };

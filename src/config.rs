@@ -39,6 +39,8 @@ const DEV_SECRET: &str = "devsecret-devsecret-devsecret-dev";
 /// The shortest secret, in bytes: HS256 wants a key as long as its hash (RFC 7518 §3.2).
 const SECRET_MIN_BYTES: usize = 32;
 
+/// A client may have no more slots for audio than this.
+const LOUDEST_MAX: usize = 16;
 /// The longest timeout a room or session may have, in seconds: a day.
 const TIMEOUT_MAX_S: u64 = 86_400;
 /// More shards than any host has cores.
@@ -101,6 +103,8 @@ pub struct MediaConfig {
     pub connect_timeout: Duration,
     #[serde(rename = "restart_timeout_s", deserialize_with = "seconds")]
     pub restart_timeout: Duration,
+    /// So many of the others each participant of a room hears at once.
+    pub loudest: usize,
 }
 
 /// The threads that carry media.
@@ -159,6 +163,7 @@ impl Default for MediaConfig {
             advertise: Vec::new(),
             connect_timeout: Duration::from_secs(15),
             restart_timeout: Duration::from_secs(30),
+            loudest: 4,
         }
     }
 }
@@ -327,6 +332,12 @@ impl Config {
         }
         if self.media.advertise.iter().any(|address| address.is_unspecified() || address.is_multicast()) {
             return Err(wrong("media.advertise", "expected addresses that clients can reach"));
+        }
+        if !(1..=LOUDEST_MAX).contains(&self.media.loudest) {
+            return Err(wrong(
+                "media.loudest",
+                format!("expected 1 to {LOUDEST_MAX}, as many as clients may have slots for"),
+            ));
         }
         if self.rooms.max_participants == 0 {
             return Err(wrong("rooms.max_participants", "a room takes at least one participant"));

@@ -27,6 +27,7 @@ fn engine(now: Instant) -> Engine {
         seed: [1; 32],
         connect_timeout: Duration::from_secs(15),
         restart_timeout: Duration::from_secs(30),
+        loudest: 4,
         since_1970: Duration::from_secs(1_700_000_000),
     };
     let mut engine = Engine::new(config, now);

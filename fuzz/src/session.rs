@@ -34,6 +34,7 @@ impl Default for Session {
             seed: [1; 32],
             connect_timeout: Duration::from_secs(15),
             restart_timeout: Duration::from_secs(30),
+            loudest: 4,
             since_1970: Duration::from_secs(1_700_000_000),
         };
         let mut session = Self { engine: Engine::new(config, now), candidate, now };

@@ -6,7 +6,6 @@
 use std::time::{Duration, Instant};
 
 use super::allocator::{self, Budget, Claim};
-use super::audio;
 use super::budget::Purse;
 use super::layers::Layer;
 use super::participant::Participant;
@@ -166,7 +165,7 @@ impl Room {
         let rate = |rate: Bitrate| if rate == Bitrate::ZERO { AUDIO_PRICE } else { rate };
         let mut rates: Vec<u64> = tracks.map(|track| rate(track.rate()).as_bps()).collect();
         rates.sort_unstable_by_key(|rate| std::cmp::Reverse(*rate));
-        Bitrate::from_bps(rates.into_iter().take(audio::DEFAULT_LIMIT).sum())
+        Bitrate::from_bps(rates.into_iter().take(self.audio.limit()).sum())
     }
 
     /// Carries out what was decided about one slot.

@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 use super::speakers::Voice;
 use super::{Seat, TrackKey};
 
-/// Tracks that a listener hears at once, unless told otherwise. More voices than this nobody can follow.
-pub const DEFAULT_LIMIT: usize = 4;
 /// Places kept behind the limit for those who are themselves before it: for a microphone and a screen's sound.
 const SPARES: usize = 2;
 /// A place is kept for so long after speech: through a pause between words.
@@ -125,6 +123,11 @@ impl AudioSelector {
     /// Everyone hears so many tracks at once.
     pub fn new(limit: usize) -> Self {
         Self { limit, tracks: Vec::new(), order: Vec::new(), full_until: None, changed: false }
+    }
+
+    /// So many tracks everyone hears at once.
+    pub fn limit(&self) -> usize {
+        self.limit
     }
 
     /// A packet of a track with its level in −dBov, if it has one. May change what is [`Self::chosen`], in favour of
@@ -284,12 +287,6 @@ impl AudioSelector {
     fn ranked(&self, ranks: std::ops::Range<usize>) -> impl Iterator<Item = (usize, &Track)> {
         let keys = self.order.iter().enumerate().take(ranks.end).skip(ranks.start);
         keys.filter_map(|(rank, (key, _))| Some((rank, self.track(*key)?)))
-    }
-}
-
-impl Default for AudioSelector {
-    fn default() -> Self {
-        Self::new(DEFAULT_LIMIT)
     }
 }
 

@@ -43,8 +43,8 @@ pub struct Room {
 }
 
 impl Room {
-    /// An empty room; it ends by itself when nobody comes.
-    pub fn new(id: RoomId, settings: RoomSettings, now: Instant) -> Self {
+    /// An empty room, in which each hears the `loudest` of the others; it ends by itself when nobody comes.
+    pub fn new(id: RoomId, settings: RoomSettings, loudest: usize, now: Instant) -> Self {
         let mut timers = TimerTable::default();
         timers.set(Timer::Empty, now + settings.empty_timeout);
         Self {
@@ -53,7 +53,7 @@ impl Room {
             seats: Vec::new(),
             tracks: Vec::new(),
             speakers: SpeakerDetector::default(),
-            audio: AudioSelector::default(),
+            audio: AudioSelector::new(loudest),
             timers,
             outputs: VecDeque::new(),
             slots_stale: false,

@@ -100,7 +100,7 @@ impl Engine {
             return Err(Refusal::Unavailable);
         }
         let index = self.rooms.iter().position(Option::is_none).unwrap_or(self.rooms.len());
-        let room = Some(Room::new(id, settings, now));
+        let room = Some(Room::new(id, settings, self.config.loudest, now));
         match self.rooms.get_mut(index) {
             Some(free) => *free = room,
             None => self.rooms.push(room),

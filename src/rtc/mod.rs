@@ -75,6 +75,8 @@ pub struct EngineConfig {
     pub connect_timeout: Duration,
     /// How long a session whose media path is lost waits for an ICE restart.
     pub restart_timeout: Duration,
+    /// So many of the others each participant of a room hears at once.
+    pub loudest: usize,
 }
 
 /// One address clients can reach the engine at.

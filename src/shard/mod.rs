@@ -60,6 +60,8 @@ pub struct ShardsConfig {
     pub connect_timeout: Duration,
     /// From losing the media path to the end of the session.
     pub restart_timeout: Duration,
+    /// So many of the others each participant of a room hears at once.
+    pub loudest: usize,
 }
 
 impl ShardsConfig {
@@ -73,6 +75,7 @@ impl ShardsConfig {
             advertise: media.advertise.clone(),
             connect_timeout: media.connect_timeout,
             restart_timeout: media.restart_timeout,
+            loudest: media.loudest,
         }
     }
 }
@@ -88,6 +91,7 @@ impl Default for ShardsConfig {
             advertise: Vec::new(),
             connect_timeout: Duration::from_secs(15),
             restart_timeout: Duration::from_secs(30),
+            loudest: 4,
         }
     }
 }

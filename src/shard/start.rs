@@ -57,6 +57,7 @@ where
             since_1970: super::since_1970(),
             connect_timeout: config.connect_timeout,
             restart_timeout: config.restart_timeout,
+            loudest: config.loudest,
         };
         let (wiring, ending, handle) =
             wire(ShardIndex(index), plan, pipe, &links, notices.clone()).map_err(ShardError::Thread)?;

@@ -88,6 +88,7 @@ const WRONG: &[(&str, &str)] = &[
     ("[media]\nadvertise = [\"sfu.example.org\"]", "media.advertise[0]: invalid IP address syntax"),
     ("[media]\nadvertise = [\"0.0.0.0\"]", "media.advertise: expected addresses that clients can reach"),
     ("[media]\nconnect_timeout_s = 0", "media.connect_timeout_s: expected 1 to 86400 seconds"),
+    ("[media]\nloudest = 0", "media.loudest: expected 1 to 16, as many as clients may have slots for"),
     ("[media]\nrestart_timeout_s = \"30s\"", "media.restart_timeout_s: invalid type: string \"30s\", expected u64"),
     ("[shard]\ncount = 2000", "shard.count: expected at most 1024; 0 takes one a core"),
     ("[shard]\ncount = -1", "shard.count: invalid value: integer `-1`, expected usize"),

@@ -15,6 +15,7 @@ use stube::media::{
 };
 
 mod duration;
+mod loudest;
 mod storm;
 
 const SEEDS: u64 = 64;
@@ -72,7 +73,7 @@ impl World {
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let now = Instant::now();
         Self {
-            room: Room::new(RoomId::from_bits(1), settings(), now),
+            room: Room::new(RoomId::from_bits(1), settings(), 4, now),
             ids: IdSource::from_seed(bytes),
             now,
             members: BTreeMap::new(),

@@ -76,6 +76,7 @@ impl Shard {
             seed,
             connect_timeout: Duration::from_secs(15),
             restart_timeout: RESTART_TIMEOUT,
+            loudest: 4,
             since_1970: Duration::from_secs(1_700_000_000),
         };
         Self {

@@ -29,7 +29,7 @@ impl Stage {
             departure_timeout: Duration::from_secs(20),
             max_duration: None,
         };
-        let mut room = Room::new(RoomId::from_bits(1), settings, t0);
+        let mut room = Room::new(RoomId::from_bits(1), settings, 4, t0);
         for number in [0, 1] {
             let profile = Profile {
                 identity: format!("p{number}").into(),
