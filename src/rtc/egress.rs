@@ -33,6 +33,7 @@ use crate::rtp::header::FIXED_BYTES;
 use crate::rtp::rtcp::{self, ReportBlock};
 use crate::rtp::srtp::Sealer;
 
+mod giving_up;
 mod packets;
 mod quality;
 mod run;
@@ -155,12 +156,17 @@ impl Egress {
         &mut self,
         slot: usize,
         copies: impl ExactSizeIterator<Item = Copy>,
+        stats: &mut Stats,
         now: Instant,
     ) -> Result<usize, DropReason> {
-        let stream = self.streams.get_mut(slot).ok_or(DropReason::SubscriberNotReady)?;
         if self.sealer.is_none() {
             return Err(DropReason::SubscriberNotReady);
         }
+        let mut copies = copies.peekable();
+        if let Some(first) = copies.peek().filter(|_| !self.held.is_empty()) {
+            self.leave_behind(slot, first.packet.ring, stats);
+        }
+        let stream = self.streams.get_mut(slot).ok_or(DropReason::SubscriberNotReady)?;
         let queue = if stream.kind == MediaKind::Audio { &mut self.audio } else { &mut self.video };
         let room = QUEUE_MAX.saturating_sub(queue.len());
         let refused = copies.len().saturating_sub(room);
@@ -184,28 +190,6 @@ impl Egress {
         Ok(refused)
     }
 
-    /// Drops what waits for a slot.
-    pub fn discard(&mut self, slot: usize, stats: &mut Stats) {
-        for queue in [&mut self.audio, &mut self.video, &mut self.held] {
-            queue.retain(|queued| {
-                let stays = usize::from(queued.slot) != slot;
-                if !stays && queued.purpose == Purpose::Media {
-                    stats.drops.count(DropReason::SlotChanged);
-                }
-                stays
-            });
-        }
-        self.settle_held();
-    }
-
-    /// The receiver is leaving: nothing that waits is sent to it any more.
-    pub fn silence(&mut self, stats: &mut Stats) {
-        stats.drops.add(DropReason::SubscriberNotReady, self.waiting() as u64);
-        [&mut self.audio, &mut self.video, &mut self.held].into_iter().for_each(VecDeque::clear);
-        self.settle_held();
-        self.last_video = None;
-    }
-
     /// Queues what the receiver misses of a stream, as far as it is still known and the budget goes.
     pub fn retransmit(
         &mut self,
@@ -217,13 +201,17 @@ impl Egress {
     ) {
         let Some(slot) = self.streams.iter().position(|stream| stream.ssrc == ssrc) else { return };
         let round_trip = self.round_trip();
+        // What is new then waits for every packet that is sent again.
+        let behind = self.flow.is_behind(now);
         for seq in missing.take(NACK_NUMBERS_MAX) {
             stats.retransmissions_wanted += 1;
             self.nacks += 1;
-            let found = self.streams[slot].numbers.find(seq, round_trip, now);
+            let numbers = &self.streams[slot].numbers;
+            let found = numbers.find(seq, round_trip, now);
+            let found = found.filter(|(_, packet, _)| !behind || numbers.is_current(packet.ring));
             let Some(repair) = found.and_then(|found| again(slot, found, Purpose::Repair, store)) else { continue };
             let bytes = store.get(repair.packet).map_or(0, |stored| stored.payload.len()) + UDP_IP_BYTES;
-            if self.video.len() >= QUEUE_MAX || !self.budget.spend(bytes, now) {
+            if self.video.len() >= QUEUE_MAX || !self.budget.spend(bytes, self.flow.pace(), now) {
                 break;
             }
             self.streams[slot].numbers.note_resend(repair.seq, now);
@@ -363,47 +351,6 @@ impl Egress {
             self.starve(stats);
         }
         false
-    }
-
-    /// Gives up all that is held. Frames in pieces help no decoder: their slots wait for keyframes.
-    fn starve(&mut self, stats: &mut Stats) {
-        self.flow.none_held();
-        for queued in self.held.drain(..).filter(|queued| queued.purpose == Purpose::Media) {
-            stats.drops.count(DropReason::SubscriberTooSlow);
-            if !self.starved.contains(&queued.slot) {
-                self.starved.push(queued.slot);
-            }
-        }
-    }
-
-    /// The receiver is reached over another network now. What was under way on the old one is lost: video goes on with
-    /// keyframes.
-    pub fn path_changed(&mut self, stats: &mut Stats, now: Instant) {
-        self.flow.path_changed(now);
-        self.starve(stats);
-        let sent = |(_, stream): &(usize, &OutStream)| stream.kind == MediaKind::Video && stream.has_sent();
-        self.starved = self.streams.iter().enumerate().filter(sent).map(|(slot, _)| slot as u16).collect();
-    }
-
-    /// A slot whose video was given up since the last call.
-    pub fn take_starved(&mut self) -> Option<usize> {
-        self.starved.pop().map(usize::from)
-    }
-
-    /// The packet is kept no longer.
-    fn forget(&mut self, queue: Queue, queued: &Queued, stats: &mut Stats) {
-        self.queue(queue).pop_front();
-        self.settle_held();
-        if queued.purpose == Purpose::Media {
-            stats.drops.count(DropReason::Expired);
-        }
-    }
-
-    /// The pacer's count is of bytes as they were when they had to wait; nothing held is nothing counted.
-    fn settle_held(&mut self) {
-        if self.held.is_empty() {
-            self.flow.none_held();
-        }
     }
 
     fn count(&mut self, queue: Queue, queued: &Queued, payload_bytes: usize, stats: &mut Stats) {

@@ -130,9 +130,30 @@ impl Flow {
         self.pacer.release(wire_bytes as u16, now)
     }
 
+    /// So many packets still wait, of so many before.
+    pub fn keeps(&mut self, packets: usize, of: usize) {
+        self.pacer.keeps(packets, of);
+    }
+
     /// Nothing waits any more, whatever was counted.
     pub fn none_held(&mut self) {
         self.pacer.clear();
+    }
+
+    /// How fast new packets leave.
+    pub fn pace(&self) -> Bitrate {
+        self.pacer.rate()
+    }
+
+    /// Whether a new frame would have to wait.
+    pub fn is_behind(&self, now: Instant) -> bool {
+        self.pacer.is_behind(now)
+    }
+
+    /// As if feedback had told.
+    #[cfg(test)]
+    pub fn set_pace(&mut self, rate: Bitrate, now: Instant) {
+        self.pacer.set_rate(rate, now);
     }
 
     /// How many bytes of padding a probe wants now.

@@ -179,7 +179,7 @@ impl Peer {
                 patch: forward.patch,
             }
         });
-        let refused = self.egress.push(usize::from(forward.slot.0), copies, now)?;
+        let refused = self.egress.push(usize::from(forward.slot.0), copies, &mut shared.stats, now)?;
         shared.stats.drops.add(DropReason::SubscriberTooSlow, refused as u64);
         Ok(())
     }

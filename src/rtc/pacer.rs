@@ -57,10 +57,22 @@ impl Pacer {
         let rate = rate.max(MIN_RATE);
         if rate != self.rate {
             self.leak(now);
-            self.debt_us =
-                (u128::from(self.debt_us) * u128::from(self.rate.as_bps()) / u128::from(rate.as_bps())) as u64;
+            let scaled = u128::from(self.debt_us) * u128::from(self.rate.as_bps()) / u128::from(rate.as_bps());
+            // Where the capacity has collapsed, most of what was sent overflowed a queue: it is not on its way.
+            self.debt_us = (scaled as u64).min(FRAME_US.max(self.debt_us));
             self.rate = rate;
         }
+    }
+
+    /// How fast it leaks.
+    pub fn rate(&self) -> Bitrate {
+        self.rate
+    }
+
+    /// Whether a frame that begins now would have to wait.
+    pub fn is_behind(&self, now: Instant) -> bool {
+        let passed_us = now.saturating_duration_since(self.updated).as_micros() as u64;
+        self.queued_bytes > 0 || self.debt_us.saturating_sub(passed_us) >= BURST_US
     }
 
     /// A packet wants to leave. `starts_frame`: it is the first of its frame. Audio and padding always pass.
@@ -108,6 +120,11 @@ impl Pacer {
     /// A waiting packet left the queue.
     fn dropped(&mut self, wire_bytes: u16) {
         self.queued_bytes = self.queued_bytes.saturating_sub(u64::from(wire_bytes));
+    }
+
+    /// So many packets still wait, of so many before; taken to be alike.
+    pub fn keeps(&mut self, packets: usize, of: usize) {
+        self.queued_bytes = self.queued_bytes * packets as u64 / of.max(1) as u64;
     }
 
     /// Nothing waits any more.
@@ -187,6 +204,8 @@ mod tests {
         assert_eq!([Verdict::Send, Verdict::Queue, Verdict::Overflow].map(count), [25, 50, 5]);
         assert_eq!(pacer.admit(Kind::Retransmission, 1250, false, t0), Verdict::Overflow);
         assert_eq!(pacer.admit(Kind::Audio, 125, false, t0), Verdict::Send);
+        pacer.keeps(11, 55);
+        assert_eq!(pacer.queued_bytes(), 14_000, "a fifth of 56 packets");
         pacer.clear();
         assert_eq!((pacer.next_release(), pacer.queued_bytes()), (None, 0));
     }
@@ -194,7 +213,7 @@ mod tests {
     #[test]
     fn a_new_rate_scales_the_debt() {
         let t0 = Instant::now();
-        for (rate_bps, ms) in [(2_000_000, 50), (500_000, 200), (0, 3333)] {
+        for (rate_bps, ms) in [(2_000_000, 50), (500_000, 200), (0, 250)] {
             let mut pacer = pacer(t0);
             for index in 0..10 {
                 pacer.admit(Kind::Video, 1250, index == 0, t0);

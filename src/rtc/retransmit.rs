@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::store::{PacketRef, RingKey};
 use crate::media::Patch;
 use crate::rtp::numbers::NumberWindow;
+use crate::units::Bitrate;
 
 /// Stretches of numbering remembered for one stream. A stretch begins with each change of source or encoding, and after
 /// each frame of which layers are left out. What a NACK can mean is of the last second, and that has 30 frames or 60.
@@ -20,6 +21,9 @@ const BUDGET_FLOOR_BYTES: usize = 30_000;
 const BUDGET_CAP_BYTES: usize = 300_000;
 /// The floor is there again after this long.
 const FLOOR_REFILL: Duration = Duration::from_secs(1);
+/// What is granted at once is this part of a second's sending at most, lest a link that has collapsed carries nothing but what
+/// the wide one lost.
+const PACE_SHARE: u64 = 4;
 
 /// A stretch of one stream's outgoing numbers that are a source's numbers plus a constant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +101,12 @@ impl SequenceMap {
         Some((out, stretch.packet(out), stretch))
     }
 
+    /// Whether the stream still sends what comes from there. From an encoding that it has left, a decoder needs nothing: it
+    /// goes on from the keyframe of the next.
+    pub fn is_current(&self, ring: RingKey) -> bool {
+        self.stretches.back().is_some_and(|last| last.ring == ring)
+    }
+
     /// A packet that was [found](Self::find) is sent again.
     pub fn note_resend(&mut self, out: u64, now: Instant) {
         if self.resends.len() == MAX_RESENDS {
@@ -148,11 +158,13 @@ impl Budget {
         self.bytes = (self.bytes + sent_bytes * BUDGET_PERCENT / 100).min(BUDGET_CAP_BYTES);
     }
 
-    /// Whether so much may be sent again now; if so it is spent.
-    pub fn spend(&mut self, bytes: usize, now: Instant) -> bool {
+    /// Whether so much may be sent again now, at this pace; if so it is spent.
+    pub fn spend(&mut self, bytes: usize, pace: Bitrate, now: Instant) -> bool {
+        let ceiling = usize::try_from(pace.as_bps() / 8 / PACE_SHARE).unwrap_or(usize::MAX);
+        self.bytes = self.bytes.min(ceiling);
         if now.saturating_duration_since(self.refilled_at) >= FLOOR_REFILL {
             self.refilled_at = now;
-            self.bytes = self.bytes.max(BUDGET_FLOOR_BYTES);
+            self.bytes = self.bytes.max(BUDGET_FLOOR_BYTES.min(ceiling));
         }
         let granted = bytes <= self.bytes;
         if granted {
@@ -259,12 +271,37 @@ mod tests {
     fn a_storm_of_requests_is_bounded_by_what_was_sent() {
         let t0 = Instant::now();
         let mut budget = Budget::new(t0);
-        let storm = |budget: &mut Budget, at| (0..10_000).filter(|_| budget.spend(1000, at)).count();
+        let fast = Bitrate::from_bps(1_000_000_000);
+        let storm = |budget: &mut Budget, at| (0..10_000).filter(|_| budget.spend(1000, fast, at)).count();
         assert_eq!(storm(&mut budget, t0), 30);
         budget.earn(1_000_000);
         assert_eq!(storm(&mut budget, t0), 200);
         budget.earn(10_000_000);
         assert_eq!(storm(&mut budget, t0), 300, "no more is saved up");
         assert_eq!(storm(&mut budget, t0 + FLOOR_REFILL), 30);
+    }
+
+    #[test]
+    fn what_a_wide_link_lost_does_not_fill_a_narrow_one() {
+        let t0 = Instant::now();
+        let mut budget = Budget::new(t0);
+        budget.earn(10_000_000);
+        let narrow = Bitrate::from_bps(160_000);
+        let storm = |budget: &mut Budget, at| (0..100).filter(|_| budget.spend(1000, narrow, at)).count();
+        assert_eq!([storm(&mut budget, t0), storm(&mut budget, t0 + FLOOR_REFILL)], [5, 5]);
+        budget.earn(10_000);
+        assert_eq!(storm(&mut budget, t0 + FLOOR_REFILL), 2, "and what it earns");
+    }
+
+    #[test]
+    fn an_encoding_that_was_left_is_not_current() {
+        let mut store = PacketStore::default();
+        let (high, low) = (store.open(), store.open());
+        let mut map = SequenceMap::default();
+        assert!((10..20).all(|out| map.note(stretch(high, out, out))));
+        assert!(map.is_current(high) && !map.is_current(low));
+        assert!(map.note(stretch(low, 20, 7)));
+        assert!(map.is_current(low) && !map.is_current(high));
+        assert!(map.find(15, Duration::ZERO, Instant::now()).is_some(), "it is known all the same");
     }
 }

@@ -94,19 +94,15 @@ fn quality_figures() {
 
 /// Seeds of each scenario that CI plays.
 const CI_SEEDS: usize = 8;
-/// Scenarios in which some seeds still miss a limit: what they measure is printed, and stands in docs/performance.md.
-const OPEN: [&str; 2] = ["step_2m_150k_2m", "sawtooth"];
-
-/// The table holds: every figure of every seed keeps to its limit, but for the scenarios that are [`OPEN`].
+/// The table holds: every figure of every seed keeps to its limit.
 #[test]
 fn quality_holds() {
-    let held: Vec<Scenario> = SCENARIOS.into_iter().filter(|scenario| !OPEN.contains(&scenario.name)).collect();
     let mut seeds = seeds();
     if std::env::var_os("CI").is_some() {
         // CI machines are slow and have 40 minutes for everything; scripts/test plays all seeds elsewhere.
         seeds.truncate(CI_SEEDS);
     }
-    let measured = table::measure(&held, &seeds);
+    let measured = table::measure(&SCENARIOS, &seeds);
     println!("{}", measured.text);
     assert!(measured.failures.is_empty(), "{}\n{:#?}", measured.text, measured.failures);
 }

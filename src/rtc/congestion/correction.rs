@@ -12,7 +12,8 @@ use super::strain::{QUEUE_US, Strain};
 use super::{CALM_US, Congestion, CongestionConfig, FALL, MAX_LOSS_TO_PROBE, constraints, timestamp};
 use crate::units::Bitrate;
 
-/// If less than this share of the estimate was sent, a strained network says nothing about the estimate.
+/// If less than this share of the estimate was sent, a strained network says nothing about the estimate, unless its queue
+/// overflows.
 const MIN_USE: f64 = 0.7;
 /// An estimate set from outside is without GoogCC's delay-based limit until its next regular update, 200 ms later at
 /// most; this is longer.
@@ -59,7 +60,8 @@ impl Congestion {
             self.bottleneck.forget();
         }
         self.yielded = (rate, self.now_us + CALM_US);
-        if rate < self.estimate && strained.sent > self.estimate * MIN_USE {
+        let overflows = strained.queued && self.loss.ratio(self.now_us) > MAX_LOSS_TO_PROBE;
+        if rate < self.estimate && (overflows || strained.sent > self.estimate * MIN_USE) {
             self.set_estimate(rate);
         }
     }

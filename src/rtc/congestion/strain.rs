@@ -51,13 +51,15 @@ pub struct Strained {
     pub arrived: Bitrate,
     /// What to send instead.
     pub instead: Bitrate,
+    /// A long queue stands: it is not chance that less arrives.
+    pub queued: bool,
 }
 
 impl Strained {
     fn new(sent_bps: f64, arrived_bps: f64, share: f64) -> Self {
         let [sent, arrived, instead] =
             [sent_bps, arrived_bps, arrived_bps * share].map(|bps| Bitrate::from_bps(bps as u64));
-        Self { sent, arrived, instead }
+        Self { sent, arrived, instead, queued: false }
     }
 }
 
@@ -100,7 +102,8 @@ impl Strain {
         self.slots.rotate_right(1);
         self.slots[0] = std::mem::take(&mut self.growing);
         self.filled = (self.filled + 1).min(SLOTS);
-        let verdict = self.judge();
+        let queued = self.queue_us() >= LONG_QUEUE_US;
+        let verdict = self.judge().map(|strained| Strained { queued, ..strained });
         if verdict.is_some() {
             self.filled = 0;
         }

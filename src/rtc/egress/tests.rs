@@ -9,6 +9,7 @@ use crate::rtc::store::{RingKey, Stored};
 use crate::rtp::extensions::Values;
 use crate::rtp::header::Header;
 use crate::rtp::srtp::{KeyingMaterial, Opener, Profile, RolloverTracker};
+use crate::units::Bitrate;
 
 const SSRC: u32 = 77;
 const RTX_SSRC: u32 = 78;
@@ -98,7 +99,7 @@ impl Rig {
     /// Queues a packet under this outgoing number.
     fn push(&mut self, seq: u64) {
         self.put(seq, &[1; PAYLOAD_BYTES], 0);
-        assert_eq!(self.egress.push(0, std::iter::once(self.copy(seq)), self.now), Ok(0));
+        assert_eq!(self.egress.push(0, std::iter::once(self.copy(seq)), &mut self.stats, self.now), Ok(0));
     }
 
     fn nack(&mut self, numbers: impl Iterator<Item = u16>) {
@@ -150,7 +151,7 @@ fn red_goes_whole_or_as_its_primary() {
         let bytes = if primary_only { 2 } else { RED.len() };
         let payload_type = if primary_only { 111 } else { 63 };
         let copy = Copy { payload_type, primary_only, rtx_payload_type: None, bytes, ..rig.copy(seq) };
-        assert_eq!(rig.egress.push(0, std::iter::once(copy), rig.now), Ok(0));
+        assert_eq!(rig.egress.push(0, std::iter::once(copy), &mut rig.stats, rig.now), Ok(0));
     }
     let arrived = rig.drain();
     assert_eq!(arrived.media, [100, 101, 102, 103]);
@@ -183,6 +184,38 @@ fn what_the_budget_refused_may_be_asked_for_again_at_once() {
     rig.drain();
     rig.nack([100, refused].into_iter());
     assert_eq!(rig.drain().repairs, [refused], "100 has just been sent again");
+}
+
+#[test]
+fn what_waits_of_an_encoding_that_was_left_does_not_delay_the_next_nor_is_it_sent_again() {
+    let mut rig = Rig::new();
+    // A packet is some 60 ms.
+    rig.egress.flow.set_pace(Bitrate::from_bps(160_000), rig.now);
+    (100..106).for_each(|seq| rig.push(seq));
+    assert_eq!((rig.drain().media, rig.egress.waiting()), (vec![100], 5));
+    rig.ring = rig.store.open();
+    rig.push(106);
+    assert_eq!((rig.egress.waiting(), rig.stats.drops.of(DropReason::SlotChanged)), (1, 5));
+    rig.nack(100..101);
+    assert!(rig.drain().media.is_empty(), "the pacer still has the first to pay for");
+    rig.now += Duration::from_millis(100);
+    let arrived = rig.drain();
+    assert_eq!((arrived.media, arrived.repairs), (vec![106], vec![]));
+    rig.nack([100, 106].into_iter());
+    rig.now += Duration::from_millis(100);
+    assert_eq!(rig.drain().repairs, [106], "100 is of the encoding before");
+}
+
+#[test]
+fn of_what_was_given_up_nothing_is_sent_again() {
+    let mut rig = Rig::new();
+    rig.egress.flow.set_pace(Bitrate::from_bps(160_000), rig.now);
+    (100..112).for_each(|seq| rig.push(seq));
+    assert_eq!(rig.drain().media, [100]);
+    assert_eq!((rig.egress.take_starved(), rig.egress.take_starved()), (Some(0), None));
+    rig.nack(100..101);
+    rig.now += Duration::from_secs(1);
+    assert!(rig.drain().repairs.is_empty());
 }
 
 #[test]

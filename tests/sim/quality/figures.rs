@@ -97,7 +97,8 @@ pub fn first_picture(stage: &Stage, viewer: usize, publisher: usize) -> Figure {
     Figure::new("first picture after, s", after, Limit::AtMost(3.0))
 }
 
-/// How often the slot said that another layer flows than could be seen within a moment.
+/// How often the slot said that another layer flows than could be seen within a moment. While the link's queue overflows,
+/// what flows is not what can be seen: a key frame that lost packets shows nothing.
 fn told_wrongly(stage: &Stage, viewer: usize, publisher: usize, window: Window) -> Figure {
     let key = (viewer, stage.camera(publisher));
     let watch = stage.watch(viewer, publisher);
@@ -106,7 +107,8 @@ fn told_wrongly(stage: &Stage, viewer: usize, publisher: usize, window: Window) 
     let wrong = told.iter().filter(|(at, step)| {
         let around = Window::new(at - MOMENT, at + MOMENT);
         let mut seen = watch.within(around).map(|(_, shown)| shown.step).peekable();
-        seen.peek().is_some() && seen.all(|seen| seen != *step)
+        let overflows = stage.carried(viewer, around).overflowed > 0;
+        !overflows && seen.peek().is_some() && seen.all(|seen| seen != *step)
     });
     let share = if told.is_empty() { f64::NAN } else { 100.0 * wrong.count() as f64 / told.len() as f64 };
     Figure::new("told another layer, %", share, Limit::AtMost(5.0))
