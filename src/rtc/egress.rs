@@ -183,6 +183,7 @@ impl Egress {
                 primary_only: copy.primary_only,
                 rtx_payload_type: copy.rtx_payload_type,
                 patch: copy.patch,
+                held_bytes: 0,
                 starts_frame: stream.note(copy.timestamp, copy.captured_at, copy.clock_rate_hz),
             });
         }
@@ -334,10 +335,9 @@ impl Egress {
     /// Takes the head of a queue out if the pacer lets it go; else it is held.
     fn may_leave(&mut self, queue: Queue, queued: &Queued, wire: usize, stats: &mut Stats, now: Instant) -> bool {
         if queue == Queue::Held {
-            let released = self.flow.release(wire, now);
+            let released = self.flow.release(queued.held_bytes.into(), wire, now);
             if released {
                 self.held.pop_front();
-                self.settle_held();
             }
             return released;
         }
@@ -346,7 +346,7 @@ impl Egress {
         if verdict == Verdict::Send {
             return true;
         }
-        self.held.push_back(*queued);
+        self.held.push_back(Queued { held_bytes: wire as u16, ..*queued });
         if verdict == Verdict::Overflow {
             self.starve(stats);
         }

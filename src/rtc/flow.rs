@@ -121,23 +121,19 @@ impl Flow {
         self.pacer.admit(kind, wire_bytes as u16, starts_frame, now)
     }
 
-    /// Whether the oldest waiting packet may leave now, as media or in place of a probe's padding.
-    pub fn release(&mut self, wire_bytes: usize, now: Instant) -> bool {
+    /// Whether the oldest waiting packet may leave now, as media or in place of a probe's padding. It was held as so many
+    /// bytes and leaves as so many.
+    pub fn release(&mut self, held_bytes: usize, wire_bytes: usize, now: Instant) -> bool {
         if self.padding_due(now).is_some() {
-            self.pacer.release_for_probe(wire_bytes as u16);
+            self.pacer.release_for_probe(held_bytes as u16, wire_bytes as u16);
             return true;
         }
-        self.pacer.release(wire_bytes as u16, now)
+        self.pacer.release(held_bytes as u16, wire_bytes as u16, now)
     }
 
-    /// So many packets still wait, of so many before.
-    pub fn keeps(&mut self, packets: usize, of: usize) {
-        self.pacer.keeps(packets, of);
-    }
-
-    /// Nothing waits any more, whatever was counted.
-    pub fn none_held(&mut self) {
-        self.pacer.clear();
+    /// So much waits, whatever was counted.
+    pub fn holds(&mut self, bytes: u64) {
+        self.pacer.holds(bytes);
     }
 
     /// How fast new packets leave.

@@ -36,6 +36,8 @@ pub struct Queued {
     pub payload_type: u8,
     pub rtx_payload_type: Option<u8>,
     pub patch: Patch,
+    /// What the pacer counts it with, as long as it is held.
+    pub held_bytes: u16,
     /// The first packet of its frame.
     pub starts_frame: bool,
     /// Of RED (RFC 2198) the receiver gets the primary block.
@@ -300,6 +302,7 @@ fn padding(slot: usize, sent: Found, bytes: usize) -> Option<Queued> {
         payload_type: stretch.rtx_payload_type?,
         rtx_payload_type: None,
         patch: Patch::default(),
+        held_bytes: 0,
         starts_frame: false,
         primary_only: false,
     })
@@ -319,6 +322,7 @@ pub fn again(slot: usize, sent: Found, purpose: Purpose, store: &PacketStore) ->
         payload_type: stretch.rtx_payload_type?,
         rtx_payload_type: None,
         patch: stretch.patch,
+        held_bytes: 0,
         starts_frame: false,
         primary_only: false,
     })

@@ -28,7 +28,7 @@ pub enum Verdict {
     Send,
     /// Queue it behind what already waits; it is counted.
     Queue,
-    /// Queue it, but then give up what waits ([`Pacer::clear`]): it waits too long.
+    /// Queue it, but then give up what waits ([`Pacer::holds`]): it waits too long.
     Overflow,
 }
 
@@ -100,36 +100,26 @@ impl Pacer {
     }
 
     /// Whether the oldest waiting packet may leave; then it is charged. Ask again until it may not.
-    pub fn release(&mut self, wire_bytes: u16, now: Instant) -> bool {
+    pub fn release(&mut self, held_bytes: u16, wire_bytes: u16, now: Instant) -> bool {
         self.leak(now);
         let limit_us = if self.blocked { BURST_US - RELEASE_US } else { BURST_US };
         self.blocked = self.debt_us >= limit_us;
         if self.blocked {
             return false;
         }
-        self.release_for_probe(wire_bytes);
+        self.release_for_probe(held_bytes, wire_bytes);
         true
     }
 
     /// The oldest waiting packet leaves as part of a probe, in place of padding.
-    pub fn release_for_probe(&mut self, wire_bytes: u16) {
-        self.dropped(wire_bytes);
+    pub fn release_for_probe(&mut self, held_bytes: u16, wire_bytes: u16) {
+        self.queued_bytes = self.queued_bytes.saturating_sub(u64::from(held_bytes));
         self.charge(wire_bytes);
     }
 
-    /// A waiting packet left the queue.
-    fn dropped(&mut self, wire_bytes: u16) {
-        self.queued_bytes = self.queued_bytes.saturating_sub(u64::from(wire_bytes));
-    }
-
-    /// So many packets still wait, of so many before; taken to be alike.
-    pub fn keeps(&mut self, packets: usize, of: usize) {
-        self.queued_bytes = self.queued_bytes * packets as u64 / of.max(1) as u64;
-    }
-
-    /// Nothing waits any more.
-    pub fn clear(&mut self) {
-        self.queued_bytes = 0;
+    /// So much waits, whatever was counted.
+    pub fn holds(&mut self, bytes: u64) {
+        self.queued_bytes = bytes;
     }
 
     /// When to try [`Self::release`]; `None` if nothing waits.
@@ -188,9 +178,9 @@ mod tests {
         assert_eq!(pacer.admit(Kind::Video, 1250, false, at(33)), Verdict::Queue);
         // 211 ms of debt at the start; 35 are left after 176.
         assert_eq!(pacer.next_release(), Some(t0 + Duration::from_micros(176_001)));
-        assert!(!pacer.release(1250, at(171)), "it waits for more than one packet to go");
-        assert!(pacer.release(1250, at(177)) && !pacer.release(1250, at(177)));
-        assert!(pacer.release(1250, at(187)));
+        assert!(!pacer.release(1250, 1250, at(171)), "it waits for more than one packet to go");
+        assert!(pacer.release(1250, 1250, at(177)) && !pacer.release(1250, 1250, at(177)));
+        assert!(pacer.release(1250, 1250, at(187)));
         assert_eq!((pacer.queued_bytes(), pacer.next_release()), (0, None));
         assert_eq!(pacer.admit(Kind::Video, 1250, false, at(250)), Verdict::Send, "there is room again");
     }
@@ -204,9 +194,7 @@ mod tests {
         assert_eq!([Verdict::Send, Verdict::Queue, Verdict::Overflow].map(count), [25, 50, 5]);
         assert_eq!(pacer.admit(Kind::Retransmission, 1250, false, t0), Verdict::Overflow);
         assert_eq!(pacer.admit(Kind::Audio, 125, false, t0), Verdict::Send);
-        pacer.keeps(11, 55);
-        assert_eq!(pacer.queued_bytes(), 14_000, "a fifth of 56 packets");
-        pacer.clear();
+        pacer.holds(0);
         assert_eq!((pacer.next_release(), pacer.queued_bytes()), (None, 0));
     }
 
@@ -231,7 +219,7 @@ mod tests {
             pacer.admit(Kind::Video, 1250, index == 0, t0);
         }
         assert_eq!(pacer.queued_bytes(), 2500);
-        pacer.release_for_probe(1250);
+        pacer.release_for_probe(1250, 1250);
         assert_eq!((pacer.queued_bytes(), pacer.debt_us), (1250, 260_000));
     }
 }

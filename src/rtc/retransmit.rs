@@ -24,6 +24,8 @@ const FLOOR_REFILL: Duration = Duration::from_secs(1);
 /// What is granted at once is this part of a second's sending at most, lest a link that has collapsed carries nothing but what
 /// the wide one lost.
 const PACE_SHARE: u64 = 4;
+/// But a packet of any size at least.
+const PACKET_BYTES: usize = 1_500;
 
 /// A stretch of one stream's outgoing numbers that are a source's numbers plus a constant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub struct SequenceMap {
     sent: NumberWindow,
     /// Whose marker was set: of layers that are cut off, one packet in each picture. None is the rule.
     marked: Option<Box<NumberWindow>>,
+    /// Numbers below this are not sent again.
+    repaired_from: u64,
 }
 
 impl SequenceMap {
@@ -75,24 +79,43 @@ impl SequenceMap {
         if self.sent.is_past(packet.first_out) || self.sent.contains(packet.first_out) {
             return false;
         }
+        let is_late = self.sent.highest().is_some_and(|highest| packet.first_out < highest);
         self.sent.insert(packet.first_out);
         // Not the stretch's: it goes on behind.
         if std::mem::take(&mut packet.patch.mark) {
             self.marked.get_or_insert_default().insert(packet.first_out);
         }
-        if self.stretches.iter().rev().any(|stretch| stretch.continues(&packet)) {
-            return true;
+        if is_late {
+            self.note_late(packet);
+        } else if self.stretches.back().is_none_or(|last| !last.continues(&packet)) {
+            self.stretches.push_back(packet);
         }
-        if self.stretches.len() == MAX_STRETCHES {
+        while self.stretches.len() > MAX_STRETCHES {
             self.stretches.pop_front();
         }
-        self.stretches.push_back(packet);
         true
+    }
+
+    /// Stretches stand in the order of their numbers, whenever their packets come: each ends where the next begins.
+    fn note_late(&mut self, packet: Stretch) {
+        let at = self.stretches.partition_point(|stretch| stretch.first_out <= packet.first_out);
+        let before = at.checked_sub(1).and_then(|before| self.stretches.get(before)).copied();
+        if before.is_some_and(|before| before.continues(&packet)) {
+            return;
+        }
+        let behind = packet.first_out + 1;
+        let is_within = self.stretches.get(at).is_none_or(|next| next.first_out > behind);
+        self.stretches.insert(at, packet);
+        // One number in the middle of a stretch that goes on behind it.
+        if let Some(rest) = before.filter(|_| is_within) {
+            let first_in = rest.first_in.wrapping_add(behind - rest.first_out);
+            self.stretches.insert(at + 1, Stretch { first_out: behind, first_in, ..rest });
+        }
     }
 
     /// The packet a receiver misses under this number, unless it was sent again within the last round trip.
     pub fn find(&self, seq: u16, round_trip: Duration, now: Instant) -> Option<Found> {
-        let out = self.extend(seq).filter(|out| self.sent.contains(*out))?;
+        let out = self.extend(seq).filter(|out| *out >= self.repaired_from && self.sent.contains(*out))?;
         let mut stretch = *self.stretches.iter().rev().find(|stretch| stretch.first_out <= out)?;
         stretch.patch.mark = self.is_marked(out);
         if self.resends.iter().any(|(sent, at)| *sent == out && now.saturating_duration_since(*at) < round_trip) {
@@ -113,6 +136,11 @@ impl SequenceMap {
             self.resends.pop_front();
         }
         self.resends.push_back((out, now));
+    }
+
+    /// What was sent is of no use to the receiver any more: it goes on from a keyframe.
+    pub fn leave_behind(&mut self) {
+        self.repaired_from = self.sent.highest().map_or(0, |highest| highest + 1);
     }
 
     /// The packets are kept no longer, and their rings may soon be others'. What was sent stays noted, so that no number
@@ -160,7 +188,7 @@ impl Budget {
 
     /// Whether so much may be sent again now, at this pace; if so it is spent.
     pub fn spend(&mut self, bytes: usize, pace: Bitrate, now: Instant) -> bool {
-        let ceiling = usize::try_from(pace.as_bps() / 8 / PACE_SHARE).unwrap_or(usize::MAX);
+        let ceiling = usize::try_from(pace.as_bps() / 8 / PACE_SHARE).unwrap_or(usize::MAX).max(PACKET_BYTES);
         self.bytes = self.bytes.min(ceiling);
         if now.saturating_duration_since(self.refilled_at) >= FLOOR_REFILL {
             self.refilled_at = now;
@@ -236,6 +264,48 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_late_does_not_shadow_what_is_behind_it() {
+        let mut store = PacketStore::default();
+        let (a, b) = (store.open(), store.open());
+        let found = |noted: &[(RingKey, u64, u64)], asked: &[u64]| {
+            let mut map = SequenceMap::default();
+            for (ring, out, incoming) in noted {
+                assert!(map.note(stretch(*ring, *out, *incoming)));
+            }
+            let find = |out: &u64| map.find(*out as u16, Duration::ZERO, Instant::now());
+            let latest = map.latest().map(|(out, packet, _)| (out, packet.seq));
+            (
+                asked.iter().map(|out| find(out).map(|(_, packet, _)| (packet.ring, packet.seq))).collect::<Vec<_>>(),
+                latest,
+            )
+        };
+        // Between two that were left out, a repaired one.
+        let (seen, latest) = found(&[(a, 1, 1), (a, 3, 5), (a, 2, 3)], &[1, 2, 3]);
+        assert_eq!((seen, latest), (vec![Some((a, 1)), Some((a, 3)), Some((a, 5))], Some((3, 5))));
+        // In the middle of a stretch.
+        let (seen, _) = found(&[(a, 1, 1), (a, 2, 2), (a, 4, 4), (a, 5, 5), (a, 3, 9)], &[2, 3, 4, 5]);
+        assert_eq!(seen, vec![Some((a, 2)), Some((a, 9)), Some((a, 4)), Some((a, 5))]);
+        // Of the same stretch.
+        let (seen, _) = found(&[(a, 1, 1), (a, 3, 3), (a, 2, 2)], &[1, 2, 3]);
+        assert_eq!(seen, vec![Some((a, 1)), Some((a, 2)), Some((a, 3))]);
+        // There and back again, as if nothing had been between.
+        let (seen, latest) = found(&[(a, 1, 1), (b, 2, 7), (b, 3, 8), (a, 4, 4), (a, 5, 5)], &[2, 3, 4, 5]);
+        assert_eq!(seen, vec![Some((b, 7)), Some((b, 8)), Some((a, 4)), Some((a, 5))]);
+        assert_eq!(latest, Some((5, 5)));
+    }
+
+    #[test]
+    fn what_was_left_behind_is_not_sent_again_but_serves_as_padding() {
+        let ring = PacketStore::default().open();
+        let mut map = SequenceMap::default();
+        assert!((10..20).all(|out| map.note(stretch(ring, out, out))));
+        map.leave_behind();
+        assert!(map.find(19, Duration::ZERO, Instant::now()).is_none() && map.latest().is_some());
+        assert!(map.note(stretch(ring, 20, 20)));
+        assert!(map.find(20, Duration::ZERO, Instant::now()).is_some());
+    }
+
+    #[test]
     fn what_was_not_sent_is_not_sent_again() {
         let t0 = Instant::now();
         let ring = PacketStore::default().open();
@@ -291,6 +361,7 @@ mod tests {
         assert_eq!([storm(&mut budget, t0), storm(&mut budget, t0 + FLOOR_REFILL)], [5, 5]);
         budget.earn(10_000);
         assert_eq!(storm(&mut budget, t0 + FLOOR_REFILL), 2, "and what it earns");
+        assert!(budget.spend(1_400, Bitrate::from_bps(30_000), t0 + FLOOR_REFILL * 2), "one packet at least");
     }
 
     #[test]

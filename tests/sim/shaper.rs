@@ -71,6 +71,8 @@ pub struct Impairment {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Link {
     pub capacity: Capacity,
+    /// What passes at once after a rest, as through a token bucket (tc-tbf).
+    pub bucket_bytes: usize,
     pub queue: Queue,
     pub delay: Duration,
     /// Added to the delay at most, drawn anew for each packet. Packets keep their order.
@@ -87,6 +89,7 @@ impl Link {
     /// Nothing but 20 ms of delay.
     pub const CLEAN: Self = Self {
         capacity: Capacity::Unlimited,
+        bucket_bytes: 0,
         queue: Queue::Time(Duration::from_millis(250)),
         delay: Duration::from_millis(20),
         jitter: Duration::ZERO,
@@ -232,11 +235,13 @@ impl Shaper {
             None => Duration::ZERO,
         };
         self.free_at = starts + service;
-        self.waiting.push_back((self.free_at, bytes));
+        let ahead = service.mul_f64(self.link.bucket_bytes as f64 / bytes as f64);
+        let leaves = self.free_at.checked_sub(ahead).unwrap_or(now).max(now);
+        self.waiting.push_back((leaves, bytes));
         self.carried.packets += 1;
         self.carried.bytes += bytes as u64;
-        self.carried.longest_wait = self.carried.longest_wait.max(starts - now);
-        Some(self.free_at)
+        self.carried.longest_wait = self.carried.longest_wait.max(leaves - now);
+        Some(leaves)
     }
 }
 

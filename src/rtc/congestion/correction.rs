@@ -60,7 +60,7 @@ impl Congestion {
             self.bottleneck.forget();
         }
         self.yielded = (rate, self.now_us + CALM_US);
-        let overflows = strained.queued && self.loss.ratio(self.now_us) > MAX_LOSS_TO_PROBE;
+        let overflows = strained.overflows && self.loss.ratio(self.now_us) > MAX_LOSS_TO_PROBE;
         if rate < self.estimate && (overflows || strained.sent > self.estimate * MIN_USE) {
             self.set_estimate(rate);
         }

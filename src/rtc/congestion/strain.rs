@@ -51,15 +51,15 @@ pub struct Strained {
     pub arrived: Bitrate,
     /// What to send instead.
     pub instead: Bitrate,
-    /// A long queue stands: it is not chance that less arrives.
-    pub queued: bool,
+    /// A long queue stands and much less arrives than was sent: that is not chance.
+    pub overflows: bool,
 }
 
 impl Strained {
     fn new(sent_bps: f64, arrived_bps: f64, share: f64) -> Self {
         let [sent, arrived, instead] =
             [sent_bps, arrived_bps, arrived_bps * share].map(|bps| Bitrate::from_bps(bps as u64));
-        Self { sent, arrived, instead, queued: false }
+        Self { sent, arrived, instead, overflows: false }
     }
 }
 
@@ -103,7 +103,8 @@ impl Strain {
         self.slots[0] = std::mem::take(&mut self.growing);
         self.filled = (self.filled + 1).min(SLOTS);
         let queued = self.queue_us() >= LONG_QUEUE_US;
-        let verdict = self.judge().map(|strained| Strained { queued, ..strained });
+        let overflows = |strained: &Strained| queued && strained.arrived < strained.sent * MIN_DELIVERED;
+        let verdict = self.judge().map(|strained| Strained { overflows: overflows(&strained), ..strained });
         if verdict.is_some() {
             self.filled = 0;
         }

@@ -24,19 +24,17 @@ fn sift(queue: &mut VecDeque<Queued>, stats: &mut Stats, stays: impl Fn(&Queued)
 impl Egress {
     /// Drops what waits for a slot.
     pub fn discard(&mut self, slot: usize, stats: &mut Stats) {
-        let before = self.held.len();
         for queue in [&mut self.audio, &mut self.video, &mut self.held] {
             sift(queue, stats, |queued| usize::from(queued.slot) != slot);
         }
-        self.flow.keeps(self.held.len(), before);
+        self.settle_held();
     }
 
     /// A slot goes on with another encoding, from its keyframe on. What the pacer still holds of the one before would
     /// only delay it; on a link that has collapsed, until it is given up itself.
     pub(super) fn leave_behind(&mut self, slot: usize, ring: RingKey, stats: &mut Stats) {
-        let before = self.held.len();
         sift(&mut self.held, stats, |queued| usize::from(queued.slot) != slot || queued.packet.ring == ring);
-        self.flow.keeps(self.held.len(), before);
+        self.settle_held();
     }
 
     /// The receiver is leaving: nothing that waits is sent to it any more.
@@ -49,14 +47,14 @@ impl Egress {
 
     /// Gives up all that is held. Frames in pieces help no decoder: their slots wait for keyframes.
     pub(super) fn starve(&mut self, stats: &mut Stats) {
-        self.flow.none_held();
+        self.flow.holds(0);
         for queued in self.held.drain(..).filter(|queued| queued.purpose == Purpose::Media) {
             stats.drops.count(DropReason::SubscriberTooSlow);
             if !self.starved.contains(&queued.slot) {
                 self.starved.push(queued.slot);
                 // Nor is what was lost of the frames before any use.
                 let stream = self.streams.get_mut(usize::from(queued.slot));
-                stream.into_iter().for_each(|stream| stream.numbers.forget_packets());
+                stream.into_iter().for_each(|stream| stream.numbers.leave_behind());
             }
         }
     }
@@ -84,10 +82,8 @@ impl Egress {
         }
     }
 
-    /// The pacer's count is of bytes as they were when they had to wait; nothing held is nothing counted.
+    /// Tells the pacer what is still held.
     pub(super) fn settle_held(&mut self) {
-        if self.held.is_empty() {
-            self.flow.none_held();
-        }
+        self.flow.holds(self.held.iter().map(|queued| u64::from(queued.held_bytes)).sum());
     }
 }

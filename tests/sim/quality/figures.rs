@@ -28,10 +28,9 @@ impl Figure {
         Self { name: name.into(), value, limit }
     }
 
-    /// Whether it keeps to its limit. What is not known yet is not held against anybody.
+    /// Whether it keeps to its limit. What is not known keeps to none.
     pub fn holds(&self) -> bool {
         match self.limit {
-            _ if self.value.is_nan() => true,
             Limit::None => true,
             Limit::AtMost(most) => self.value <= most,
             Limit::AtLeast(least) => self.value >= least,

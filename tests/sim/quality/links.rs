@@ -19,21 +19,26 @@ pub fn pair(stage: &mut Stage, ladder: Ladder, down: Link, seconds: u64) -> (usi
     (viewer, publisher)
 }
 
-fn steady(stage: &mut Stage, ladder: Ladder, capacity: Capacity, expected: Expected) -> Vec<Figure> {
-    let (viewer, publisher) = pair(stage, ladder, Link::of(capacity), 40);
+fn steady(stage: &mut Stage, ladder: Ladder, link: Link, expected: Expected) -> Vec<Figure> {
+    let (viewer, publisher) = pair(stage, ladder, link, 40);
     let mut figures = seen(stage, viewer, publisher, expected);
-    let shares: Vec<f64> = (10..40).filter_map(|second| share_of_capacity(stage, viewer, capacity, second)).collect();
-    let least = shares.iter().copied().reduce(f64::min);
-    let most = shares.iter().copied().reduce(f64::max);
-    figures.extend(least.map(|least| Figure::new("estimate, least of capacity, %", least, Limit::AtLeast(75.0))));
-    figures.extend(most.map(|most| Figure::new("estimate, most of capacity, %", most, Limit::AtMost(110.0))));
+    if link.capacity != Capacity::Unlimited {
+        let shares = (10..40).map(|second| share_of_capacity(stage, viewer, link.capacity, second));
+        let (least, most) =
+            shares.fold((f64::INFINITY, 0.0), |(least, most), share| (share.min(least), share.max(most)));
+        figures.extend([
+            Figure::new("estimate, least of capacity, %", least, Limit::AtLeast(75.0)),
+            Figure::new("estimate, most of capacity, %", most, Limit::AtMost(110.0)),
+        ]);
+    }
     figures
 }
 
-/// The estimate in a second, in per cent of the capacity; nothing if that is without limit.
-fn share_of_capacity(stage: &Stage, viewer: usize, capacity: Capacity, second: u32) -> Option<f64> {
+/// The estimate in a second, in per cent of the capacity; without an estimate, nothing.
+fn share_of_capacity(stage: &Stage, viewer: usize, capacity: Capacity, second: u32) -> f64 {
     let from = f64::from(second);
-    Some(100.0 * stage.estimate(viewer, Window::new(from, from + 1.0))? / capacity.at(from)?)
+    let estimate = stage.estimate(viewer, Window::new(from, from + 1.0)).unwrap_or(0.0);
+    capacity.at(from).map_or(0.0, |capacity| 100.0 * estimate / capacity)
 }
 
 const AT_300K: Expected = Expected { height: 180, gap: 1.0, rate: 20.0, switches: 2.0, ..Expected::BEST };
@@ -41,12 +46,17 @@ const AT_1M: Expected = Expected { height: 360, share: 90.0, rate: 25.0, switche
 
 /// Only the lowest encoding fits.
 pub fn steady_300k(stage: &mut Stage) -> Vec<Figure> {
-    steady(stage, Ladder::Vp8, Capacity::Fixed(300e3), AT_300K)
+    steady(stage, Ladder::Vp8, Link::of(Capacity::Fixed(300e3)), AT_300K)
+}
+
+/// The same behind a shaper with a bucket of tokens, through which a short probe passes whole.
+pub fn steady_300k_bucket(stage: &mut Stage) -> Vec<Figure> {
+    steady(stage, Ladder::Vp8, Link { bucket_bytes: 3_000, ..Link::of(Capacity::Fixed(300e3)) }, AT_300K)
 }
 
 /// The middle encoding fits, the highest does not.
 pub fn steady_1m(stage: &mut Stage) -> Vec<Figure> {
-    steady(stage, Ladder::Vp8, Capacity::Fixed(1e6), AT_1M)
+    steady(stage, Ladder::Vp8, Link::of(Capacity::Fixed(1e6)), AT_1M)
 }
 
 /// The same without any choice: the publisher sends what fits and nothing higher. So a server that chooses well can
@@ -63,20 +73,20 @@ pub fn chosen_well(stage: &mut Stage, narrow: bool) -> Vec<Figure> {
 /// Everything fits, without much to spare.
 pub fn steady_3m(stage: &mut Stage) -> Vec<Figure> {
     let expected = Expected { share: 90.0, switches: 1.0, ..Expected::BEST };
-    steady(stage, Ladder::Vp8, Capacity::Fixed(3e6), expected)
+    steady(stage, Ladder::Vp8, Link::of(Capacity::Fixed(3e6)), expected)
 }
 
 pub fn unlimited(stage: &mut Stage) -> Vec<Figure> {
-    steady(stage, Ladder::Vp8, Capacity::Unlimited, Expected { gap: 0.2, ..Expected::BEST })
+    steady(stage, Ladder::Vp8, Link::of(Capacity::Unlimited), Expected { gap: 0.2, ..Expected::BEST })
 }
 
 pub fn unlimited_svc(stage: &mut Stage) -> Vec<Figure> {
-    steady(stage, Ladder::Vp9, Capacity::Unlimited, Expected { gap: 0.2, ..Expected::BEST })
+    steady(stage, Ladder::Vp9, Link::of(Capacity::Unlimited), Expected { gap: 0.2, ..Expected::BEST })
 }
 
 /// The two lower spatial layers fit.
 pub fn steady_1m_svc(stage: &mut Stage) -> Vec<Figure> {
-    steady(stage, Ladder::Vp9, Capacity::Fixed(1e6), AT_1M)
+    steady(stage, Ladder::Vp9, Link::of(Capacity::Fixed(1e6)), AT_1M)
 }
 
 /// From 2 Mbit/s to hardly anything for 15 s, and back.

@@ -204,7 +204,7 @@ impl World {
                 Verdict::Queue => self.waiting.push_back(size),
                 Verdict::Overflow => {
                     self.waiting.clear();
-                    self.pacer.clear();
+                    self.pacer.holds(0);
                 }
             }
             starts_frame = false;
@@ -213,14 +213,14 @@ impl World {
 
     fn release(&mut self) {
         while let Some(size) = self.waiting.front().copied()
-            && self.pacer.release(size, self.now())
+            && self.pacer.release(size, size, self.now())
         {
             self.waiting.pop_front();
             self.transmit(Kind::Video, size);
         }
         while let Some(padding) = self.congestion.padding_due(self.now()) {
             if let Some(size) = self.waiting.pop_front() {
-                self.pacer.release_for_probe(size);
+                self.pacer.release_for_probe(size, size);
                 self.transmit(Kind::Video, size);
             } else {
                 self.pacer.admit(Kind::Padding, padding.wire_bytes, false, self.now());
