@@ -1,6 +1,7 @@
 //! What every handler shares, and how it talks to the shards.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,7 @@ pub struct App {
     config: RwLock<Arc<Config>>,
     /// Where the configuration came from.
     pub source: Source,
+    pub source_path: Option<SourcePath>,
     pub log_to: LogTo,
     /// Held while the configuration is read anew.
     pub reloads: tokio::sync::Mutex<()>,
@@ -73,9 +75,13 @@ struct Retreat {
 /// Reads the configuration from where it came from.
 pub type Source = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
+/// Says which file that is now.
+pub type SourcePath = Box<dyn Fn() -> PathBuf + Send + Sync>;
+
 /// What reading the configuration anew needs beyond the state itself.
 pub struct Controls {
     pub source: Source,
+    pub source_path: Option<SourcePath>,
     pub log_to: LogTo,
     pub endpoints: mpsc::Sender<Endpoints>,
     pub tls: Option<Arc<Tls>>,
@@ -91,11 +97,12 @@ impl App {
         controls: Controls,
         routes: &[(&str, &[&str])],
     ) -> Arc<Self> {
-        let Controls { source, log_to, endpoints, tls } = controls;
+        let Controls { source, source_path, log_to, endpoints, tls } = controls;
         Arc::new(Self {
             keys: Keys::new(config.keys.clone()),
             config: RwLock::new(Arc::new(config)),
             source,
+            source_path,
             log_to,
             reloads: tokio::sync::Mutex::default(),
             endpoints,

@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::command::{Notice, RoomSettings};
 use crate::ids::{Identity, RoomId, RoomName, SessionId, Tenant};
@@ -21,6 +21,21 @@ pub struct RoomEntry {
     pub shard: ShardIndex,
     pub settings: RoomSettings,
     pub created_at: UnixMs,
+    pub made_as: Arc<MadeAs>,
+}
+
+/// How a room came to be: the defaults of that time, and the settings it was allocated with.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MadeAs {
+    pub defaults: RoomSettings,
+    pub settings: RoomSettings,
+}
+
+impl MadeAs {
+    /// Of a room of an earlier run nothing more is known than how it is.
+    pub fn known(settings: &RoomSettings) -> Self {
+        Self { defaults: settings.clone(), settings: settings.clone() }
+    }
 }
 
 /// A session that exists.
@@ -251,20 +266,17 @@ mod tests {
     use crate::control::clock::Clock;
 
     fn entry(bits: u128, name: &str, shard: usize) -> RoomEntry {
-        RoomEntry {
-            room: RoomId::from_bits(bits),
+        let settings = RoomSettings {
             name: name.into(),
-            shard: ShardIndex(shard),
-            settings: RoomSettings {
-                name: name.into(),
-                metadata: "".into(),
-                max_participants: 1,
-                empty_timeout: Duration::ZERO,
-                departure_timeout: Duration::ZERO,
-                max_duration: None,
-            },
-            created_at: UnixMs(0),
-        }
+            metadata: "".into(),
+            max_participants: 1,
+            empty_timeout: Duration::ZERO,
+            departure_timeout: Duration::ZERO,
+            max_duration: None,
+        };
+        let made_as = Arc::new(MadeAs::known(&settings));
+        let (room, created_at) = (RoomId::from_bits(bits), UnixMs(0));
+        RoomEntry { room, name: name.into(), shard: ShardIndex(shard), settings, created_at, made_as }
     }
 
     fn session(room: u128, shard: usize) -> SessionEntry {

@@ -17,6 +17,7 @@ pub mod app;
 pub mod body;
 pub mod edge;
 pub mod ice;
+pub mod settings;
 pub mod rooms;
 mod tokens;
 mod participants;

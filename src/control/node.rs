@@ -1,6 +1,7 @@
 //! `/v1/node` on the admin listener: how the server does, reading its configuration anew, and its retreat.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,6 +152,9 @@ pub struct ReloadView {
     pub changed: Vec<&'static str>,
     /// What differs in the file and waits for a restart.
     pub needs_restart: Vec<&'static str>,
+    /// The file that was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
 }
 
 /// `POST /v1/node/reload`
@@ -176,7 +180,7 @@ pub async fn take_over(app: &App) -> Result<ReloadView, ConfigError> {
         }
     };
     match &result {
-        Ok(ReloadView { changed, needs_restart }) => {
+        Ok(ReloadView { changed, needs_restart, .. }) => {
             tracing::info!(changed = changed.join(", "), "the configuration was read anew");
             if !needs_restart.is_empty() {
                 tracing::warn!(keys = needs_restart.join(", "), "these keys differ in the file and wait for a restart");
@@ -228,7 +232,7 @@ async fn apply(app: &App, file: Config) -> Result<ReloadView, ConfigError> {
     if let Err(error) = super::keeper::note(app, AuditAction::Reload).await {
         tracing::error!(%error, "the reload could not be noted in the audit log");
     }
-    Ok(ReloadView { changed, needs_restart })
+    Ok(ReloadView { changed, needs_restart, path: app.source_path.as_ref().map(|path| path()) })
 }
 
 /// How to retreat.

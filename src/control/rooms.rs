@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -10,31 +9,23 @@ use axum::extract::{Extension, Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use schemars::{JsonSchema, Schema};
-use serde::{Deserialize, Deserializer, Serialize};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::app::{self, App, uninterrupted};
 use super::auth::{self, Right};
 use super::body::{self, Fields, Page};
 use super::code::Code;
-use super::directory::RoomEntry;
+use super::directory::{MadeAs, RoomEntry};
 use super::edge::Origin;
 use super::ice::{self, IceServer};
 use super::idempotency::{Answer, Begun};
-use super::limits::{self, MetadataText, RoomNameText};
+use super::limits;
 use super::problem::Problem;
-use crate::command::{CallState, Command, EndReason, Refusal, RoomSettings, RoomState};
+use super::settings::{Allocation, Change, default_settings, fits};
+use crate::command::{CallState, Command, EndReason, Refusal, RoomState};
 use crate::ids::{CallId, Identity, RoomId, RoomName, Tenant};
 use crate::ledger::record::{RoomRow, UnixMs};
-
-/// The most participants a room can be allocated for; a shard's streams end earlier.
-const PARTICIPANTS_MAX: u64 = 10_000;
-
-/// The longest `empty_timeout_s` and `departure_timeout_s`: a week.
-const TIMEOUT_MAX_S: u64 = 7 * 86_400;
-
-/// The longest `max_duration_s`: a month.
-const DURATION_MAX_S: u64 = 31 * 86_400;
 
 /// The longest topic, in characters, and the largest data, in bytes: together they fit a data channel message.
 const TOPIC_MAX_CHARS: usize = 128;
@@ -42,57 +33,6 @@ const DATA_MAX_BYTES: usize = 15 * 1024;
 
 /// The most receivers one message can name.
 const RECEIVERS_MAX: usize = 1000;
-
-/// A room to be. What is left out is as the server's configuration says.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Allocation {
-    /// The room's id unless given. Percent-encode it in URLs.
-    #[schemars(with = "Option<RoomNameText>")]
-    name: Option<String>,
-    #[schemars(range(min = 1, max = PARTICIPANTS_MAX))]
-    max_participants: Option<u64>,
-    /// How long the room waits for its first participant.
-    #[schemars(range(min = 1, max = TIMEOUT_MAX_S))]
-    empty_timeout_s: Option<u64>,
-    /// How long it stays after its last participant left.
-    #[schemars(range(min = 0, max = TIMEOUT_MAX_S))]
-    departure_timeout_s: Option<u64>,
-    /// How long one call may last; no limit unless given.
-    #[schemars(range(min = 1, max = DURATION_MAX_S))]
-    max_duration_s: Option<u64>,
-    #[schemars(with = "Option<MetadataText>")]
-    metadata: Option<String>,
-}
-
-/// What is to be other than it is; what is left out stays.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "RoomChange")]
-pub struct Change {
-    #[schemars(range(min = 1, max = PARTICIPANTS_MAX))]
-    max_participants: Option<u64>,
-    #[schemars(range(min = 1, max = TIMEOUT_MAX_S))]
-    empty_timeout_s: Option<u64>,
-    #[schemars(range(min = 0, max = TIMEOUT_MAX_S))]
-    departure_timeout_s: Option<u64>,
-    /// `null` takes the limit away.
-    #[serde(default, deserialize_with = "present")]
-    #[schemars(with = "Option<u64>", range(min = 1, max = DURATION_MAX_S), transform = without_default)]
-    max_duration_s: Option<Option<u64>>,
-    #[schemars(with = "Option<MetadataText>")]
-    metadata: Option<String>,
-}
-
-/// What is left out is not null here, which is what serde's attribute says.
-fn without_default(schema: &mut Schema) {
-    schema.remove("default");
-}
-
-/// A field that is there, even if it is null.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
-}
 
 /// A room as the API shows it.
 #[derive(Serialize, JsonSchema)]
@@ -172,19 +112,6 @@ pub fn call(app: &App, call: CallState) -> CallView {
     }
 }
 
-/// The settings of a room of this name that nobody chose anything for.
-fn default_settings(app: &App, name: &RoomName) -> RoomSettings {
-    let config = app.config();
-    RoomSettings {
-        name: name.as_str().into(),
-        metadata: "".into(),
-        max_participants: config.rooms.max_participants,
-        empty_timeout: config.rooms.empty_timeout,
-        departure_timeout: config.rooms.departure_timeout,
-        max_duration: None,
-    }
-}
-
 /// The tenant's room of this name, or 404.
 pub fn find(app: &App, tenant: &Tenant, name: &RoomName) -> Result<RoomEntry, Problem> {
     app.directory.room(tenant, name).ok_or_else(|| app.room_not_found().into())
@@ -197,7 +124,8 @@ pub async fn find_or_create(app: &App, tenant: &Tenant, name: &RoomName) -> Resu
         return Ok(entry);
     }
     limits::room_name(name.as_str()).map_err(|_| Problem::room_not_found())?;
-    create(app, tenant, default_settings(app, name)).await
+    let settings = default_settings(&app.config(), name);
+    create(app, tenant, MadeAs { defaults: settings.clone(), settings }).await
 }
 
 /// A room that its shard still knows, as it is now.
@@ -251,18 +179,20 @@ async fn open(app: &App, row: &RoomRow) -> Result<RoomEntry, Refusal> {
     let shard = app.directory.least_loaded(&app.shards.saturated());
     let (room, settings, created_at) = (row.room, row.settings.clone(), row.created_at);
     app::done(app.tell(shard, Command::OpenRoom { room, settings: settings.clone() }).await?)?;
-    Ok(RoomEntry { room, name: row.name(), shard, settings, created_at })
+    let made_as = Arc::new(MadeAs::known(&settings));
+    Ok(RoomEntry { room, name: row.name(), shard, settings, created_at, made_as })
 }
 
 /// Makes a room. The caller holds `room_changes`.
-async fn create(app: &App, tenant: &Tenant, settings: RoomSettings) -> Result<RoomEntry, Problem> {
+async fn create(app: &App, tenant: &Tenant, made_as: MadeAs) -> Result<RoomEntry, Problem> {
     app.admits_rooms()?;
     let now = app.clock.moment();
+    let settings = made_as.settings.clone();
     let row = RoomRow { room: app.id(), tenant: tenant.clone(), settings, created_at: now.wall, seq: 0 };
     let taken = app.ledger.with(|accounts| accounts.take_room(tenant, row.room, now));
     taken.map_err(|exceeded| app.over_quota(exceeded))?;
     let entry = match open(app, &row).await {
-        Ok(entry) => entry,
+        Ok(entry) => RoomEntry { made_as: Arc::new(made_as), ..entry },
         Err(refusal) => {
             app.ledger.with(|accounts| accounts.give_back_room(row.room));
             return Err(refusal.into());
@@ -326,13 +256,18 @@ async fn allocate_once(app: &App, origin: &Origin, tenant: &Tenant, request: All
         max_duration_s: request.max_duration_s.map(Some),
         metadata: request.metadata,
     };
-    check(&change, &mut fields);
+    change.check(&mut fields);
     fields.finish()?;
-    let settings = changed(default_settings(app, &name), change);
+    let defaults = default_settings(&app.config(), &name);
     let _held = app.room_changes.lock().await;
     let (status, entry, state) = match existing(app, tenant, &name).await? {
-        None => (StatusCode::CREATED, create(app, tenant, settings).await?, None),
-        Some((entry, state)) if entry.settings == settings => (StatusCode::OK, entry, Some(state)),
+        None => {
+            let made_as = MadeAs { settings: change.applied_to(defaults.clone()), defaults };
+            (StatusCode::CREATED, create(app, tenant, made_as).await?, None)
+        }
+        Some((entry, state)) if fits(&change, &entry.settings, &entry.made_as, defaults) => {
+            (StatusCode::OK, entry, Some(state))
+        }
         Some(_) => {
             let detail = "a room of this name exists with other settings; change them with PATCH";
             return Err(Problem::new(Code::RoomExists, detail));
@@ -342,25 +277,6 @@ async fn allocate_once(app: &App, origin: &Origin, tenant: &Tenant, request: All
     let view = view(app, origin, &servers, &entry, state.as_ref());
     let body = serde_json::to_vec(&view).map_err(|_| Problem::internal())?;
     Ok(Answer { status, body: body.into() })
-}
-
-fn check(change: &Change, fields: &mut Fields) {
-    fields.check_range("/max_participants", change.max_participants, 1..=PARTICIPANTS_MAX);
-    fields.check_range("/empty_timeout_s", change.empty_timeout_s, 1..=TIMEOUT_MAX_S);
-    fields.check_range("/departure_timeout_s", change.departure_timeout_s, 0..=TIMEOUT_MAX_S);
-    fields.check_range("/max_duration_s", change.max_duration_s.flatten(), 1..=DURATION_MAX_S);
-    fields.check("/metadata", limits::metadata(change.metadata.as_deref().unwrap_or_default()));
-}
-
-fn changed(settings: RoomSettings, change: Change) -> RoomSettings {
-    RoomSettings {
-        name: settings.name,
-        metadata: change.metadata.map_or(settings.metadata, Into::into),
-        max_participants: change.max_participants.map_or(settings.max_participants, |max| max as u32),
-        empty_timeout: change.empty_timeout_s.map_or(settings.empty_timeout, Duration::from_secs),
-        departure_timeout: change.departure_timeout_s.map_or(settings.departure_timeout, Duration::from_secs),
-        max_duration: change.max_duration_s.map_or(settings.max_duration, |seconds| seconds.map(Duration::from_secs)),
-    }
 }
 
 /// `GET /v1/rooms`
@@ -416,12 +332,12 @@ pub async fn change(
     let tenant = auth::server(app.keys(), &headers, Right::ChangeRoom(&name))?;
     let change: Change = body::json(&headers, body).await?;
     let mut fields = Fields::default();
-    check(&change, &mut fields);
+    change.check(&mut fields);
     fields.finish()?;
     uninterrupted(async move {
         let _held = app.room_changes.lock().await;
         let mut entry = find(&app, &tenant, &name.into())?;
-        entry.settings = changed(entry.settings.clone(), change);
+        entry.settings = change.applied_to(entry.settings);
         let command = Command::ChangeRoom { room: entry.room, settings: entry.settings.clone() };
         app::done(app.tell_room(&entry, command).await?)?;
         app.directory.change_room(entry.room, entry.settings.clone());

@@ -5,7 +5,8 @@ use serde_json::json;
 use super::examples;
 use super::operation::Operation;
 use crate::control::code::Code;
-use crate::control::rooms::{Allocation, Change, MessageRequest, RoomView, RoomsView};
+use crate::control::rooms::{MessageRequest, RoomView, RoomsView};
+use crate::control::settings::{Allocation, Change};
 use crate::control::tokens::{TokenRequest, TokenView};
 
 const TAG: &str = "Rooms";
