@@ -289,8 +289,10 @@ impl Config {
             Some(name) => self.keys.get_key_value(name),
             None => self.keys.first_key_value(),
         };
-        let no_such_key = || wrong(format!("keys.{}", name.unwrap_or("*")), "no such key");
-        found.map(|(key, secret)| (key.as_str(), secret)).ok_or_else(no_such_key)
+        found.map(|(key, secret)| (key.as_str(), secret)).ok_or_else(|| match name {
+            Some(name) => wrong(format!("keys.{name}"), "no such key"),
+            None => wrong("keys", "there is no API key"),
+        })
     }
 
     /// What no single key can say: how keys go together.

@@ -10,12 +10,13 @@ mod generate;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use stube::command::{Grants, Profile};
-use stube::config::{Config, ConfigError};
+use stube::config::{Config, ConfigError, SHIPPED};
 use stube::control::clock::Clock;
 use stube::control::limits;
 use stube::control::token::{self, Claims, StrictGrants};
@@ -165,7 +166,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
             print!("{}", small_runtime()?.block_on(statement::verify_audit(&valid(&path)?))?);
             Ok(())
         }
-        Subcommands::Load(options) => load::run(&options),
+        Subcommands::Load(options) => load::run(&options, found_or_shipped(&path)),
         Subcommands::Generate { pages } => generate::write(&pages, Cli::command()),
     }
 }
@@ -177,13 +178,25 @@ fn valid(path: &Path) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
+/// The configuration; where there is no file, that which is shipped.
+fn found_or_shipped(path: &Path) -> Result<Config, ConfigError> {
+    match Config::load(path, environment()) {
+        Err(ConfigError::Unreadable { .. }) if matches!(path.try_exists(), Ok(false)) => {
+            Config::parse(SHIPPED, environment())
+        }
+        found => found,
+    }
+}
+
 fn serve(path: PathBuf, arguments: ServeArgs) -> anyhow::Result<()> {
     let config = Config::load(&path, environment())?;
     let filter = log::filter(&config.log.level)?;
-    let source = Box::new(move || {
+    let now_at = Arc::new(move || {
         let later = arguments.reload_from.as_ref().filter(|later| later.exists());
-        Config::load(later.unwrap_or(&path), environment())
+        later.unwrap_or(&path).clone()
     });
+    let (at, source_path) = (Arc::clone(&now_at), Box::new(move || now_at()));
+    let source = Box::new(move || Config::load(&at(), environment()));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -191,7 +204,11 @@ fn serve(path: PathBuf, arguments: ServeArgs) -> anyhow::Result<()> {
         .build()
         .context("cannot start the HTTP threads")?;
     let traces = traces::start(&config.traces, runtime.handle())?;
-    let process = Process { source, log_to: log::start(filter, config.log.format, traces.as_ref()) };
+    let process = Process {
+        source,
+        source_path: Some(source_path),
+        log_to: log::start(filter, config.log.format, traces.as_ref()),
+    };
     let result = runtime.block_on(run::serve(config, process));
     if let Some(traces) = traces {
         traces.stop();
@@ -282,6 +299,16 @@ mod tests {
         let source = std::io::Error::other("it is taken");
         let listen = StartError::Listen { what: "HTTP", address: ([127, 0, 0, 1], 80).into(), source };
         assert_eq!(told(&listen.into()), "cannot listen for HTTP on 127.0.0.1:80: it is taken");
+    }
+
+    #[test]
+    fn the_shipped_configuration_stands_in_for_none_and_not_for_one_that_is_wrong() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("config.toml");
+        assert!(found_or_shipped(&file).is_ok_and(|config| config.dev_key() == Some("devkey")));
+        assert!(found_or_shipped(folder.path()).is_err(), "no file, but there");
+        std::fs::write(&file, "[keys]\nown = \"too short\"").expect("written");
+        assert!(found_or_shipped(&file).is_err());
     }
 
     #[test]

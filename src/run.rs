@@ -16,7 +16,7 @@ use tokio::time::{Interval, interval};
 use crate::activation;
 use crate::command::Command;
 use crate::config::{Config, ConfigError};
-use crate::control::app::{App, Controls, Source, fresh_seed};
+use crate::control::app::{App, Controls, Source, SourcePath, fresh_seed};
 use crate::control::clock::Clock;
 use crate::control::listener::Entrance;
 use crate::control::node::NodeState;
@@ -101,6 +101,7 @@ struct Tasks {
 /// What of the process a server can change while it runs.
 pub struct Process {
     pub source: Source,
+    pub source_path: Option<SourcePath>,
     pub log_to: LogTo,
 }
 
@@ -108,7 +109,7 @@ impl Process {
     /// One whose configuration is always this one, and whose log stays as it is.
     pub fn fixed(config: &Config) -> Self {
         let config = config.clone();
-        Self { source: Box::new(move || Ok(config.clone())), log_to: Box::new(|_| {}) }
+        Self { source: Box::new(move || Ok(config.clone())), source_path: None, log_to: Box::new(|_| {}) }
     }
 }
 
@@ -123,9 +124,9 @@ pub async fn start(config: Config, process: Process) -> Result<Running, StartErr
     let rooms = ledger.store().rooms().await?;
     let tls = open_tls(&config, &clock)?;
     let (shards, notices) = Shards::start(&shards_config(&config, &http)?)?;
-    let Process { source, log_to } = process;
+    let Process { source, source_path, log_to } = process;
     let (change_endpoints, changed_endpoints) = mpsc::channel(ENDPOINT_CHANGES_MAX);
-    let controls = Controls { source, log_to, endpoints: change_endpoints, tls: tls.clone() };
+    let controls = Controls { source, source_path, log_to, endpoints: change_endpoints, tls: tls.clone() };
     let (http_configured, admin_configured) = (config.http.listen, config.admin.listen);
     let media = Some(shards.clone()).filter(|_| config.shares_port());
     let app = App::new(config, clock, shards, ledger, controls, &edge::ROUTES);

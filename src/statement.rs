@@ -7,8 +7,8 @@ use crate::config::Config;
 use crate::control::usage::UsageView;
 use crate::ids::Tenant;
 use crate::ledger::record::{Day, UnixMs};
-use crate::ledger::state_directory;
-use crate::ledger::store::Store;
+use crate::ledger::servers_directory;
+use crate::ledger::store::{self, Examined, SCHEMA_VERSION, Store};
 use crate::table;
 
 /// Which sums, and how they are written.
@@ -72,10 +72,23 @@ fn figures(line: &UsageView) -> [String; FIGURES.len()] {
     ]
 }
 
-/// The store of the configuration, opened for reading beside a server.
+/// The store of the configuration, opened for reading beside a server. None is made, and none brought up to date: that is the
+/// server's to do.
 async fn open(config: &Config) -> anyhow::Result<Store> {
+    let (url, directory) = (config.ledger.url.as_str(), servers_directory());
+    match store::examine(url, &directory).await? {
+        Examined::Present { schema } if schema == SCHEMA_VERSION => {}
+        Examined::Present { schema } => bail!(
+            "the ledger's schema is version {schema}, and this program reads {SCHEMA_VERSION}: start the server of this \
+             version once, which brings it up to date"
+        ),
+        Examined::Absent => {
+            let file = store::file(url, &directory).unwrap_or_default();
+            bail!("there is no ledger at {}: STATE_DIRECTORY names the folder that it lies in", file.display())
+        }
+    }
     // It writes nothing of its own, so it needs no name among the nodes.
-    Ok(Store::open(config.ledger.url.as_str(), &state_directory(), "statement", 0).await?)
+    Ok(Store::open(url, &directory, "statement", 0).await?)
 }
 
 /// The usage of a tenant, as text.
@@ -83,6 +96,11 @@ pub async fn usage(config: &Config, options: &Options) -> anyhow::Result<String>
     let (key, _) = config.key_or_first(options.key.as_deref())?;
     let tenant = Tenant::from(key);
     let (from, to) = (day("--from", options.from.as_deref())?, day("--to", options.to.as_deref())?);
+    if let (Some(from), Some(to)) = (from, to)
+        && to <= from
+    {
+        bail!("--to: expected a day after --from; it is the day after the last");
+    }
     let store = open(config).await?;
     let lines: Vec<UsageView> = match options.group_by {
         By::Day => {

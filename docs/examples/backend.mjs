@@ -21,7 +21,9 @@ async function join(name, identity) {
 createServer(async (request, response) => {
   const { pathname, searchParams } = new URL(request.url, 'http://backend');
   if (pathname === '/') return response.end(await readFile(new URL('browser.html', import.meta.url)));
+  const say = (status, answer) => response.writeHead(status, { 'Content-Type': 'application/json' }).end(JSON.stringify(answer));
   // Your own login says who asks, and your map where they stand; here the query does. Identities are pseudonyms.
-  const answer = await join(searchParams.get('room'), searchParams.get('identity')).catch((error) => ({ error: error.message }));
-  return response.writeHead(answer.error ? 502 : 200, { 'Content-Type': 'application/json' }).end(JSON.stringify(answer));
+  const { room, identity } = Object.fromEntries(searchParams);
+  if (!room || !identity) return say(400, { error: 'expected /join?room=…&identity=…' });
+  return join(room, identity).then((answer) => say(200, answer), (error) => say(502, { error: error.message }));
 }).listen(PORT, '127.0.0.1', function ready() { console.log(`http://127.0.0.1:${this.address().port}/`); });

@@ -36,14 +36,21 @@ class Backend(http.server.BaseHTTPRequestHandler):
             return self.answer(200, "text/html", pathlib.Path(__file__).with_name("browser.html").read_bytes())
         # Your own login says who asks, and your map where they stand; here the query does. Identities are pseudonyms.
         query = dict(urllib.parse.parse_qsl(url.query))
+        room, identity = query.get("room"), query.get("identity")
+        if not room or not identity:
+            return self.say(400, {"error": "expected /join?room=…&identity=…"})
         try:
-            said = 200, join(query["room"], query["identity"])
-        except (KeyError, urllib.error.URLError) as error:
-            said = 502, {"error": str(error)}
-        self.answer(said[0], "application/json", json.dumps(said[1]).encode())
+            self.say(200, join(room, identity))
+        except urllib.error.HTTPError as error:
+            self.say(502, {"error": f"{error}: {error.read().decode()}"})
+        except urllib.error.URLError as error:
+            self.say(502, {"error": str(error)})
 
     def log_message(self, *_):
         """Says nothing: the default would log who asks."""
+
+    def say(self, status, said):
+        self.answer(status, "application/json", json.dumps(said).encode())
 
     def answer(self, status, kind, body):
         self.send_response(status)

@@ -167,7 +167,7 @@ pub enum Refusal {
     IceTagMissing,
     #[error("the token does not allow to publish; offer recvonly media only")]
     PublishForbidden,
-    #[error("only a participant can unmute their own track unless the key allows remote unmute")]
+    #[error("only a participant can unmute their own track unless rooms.allow_remote_unmute is on")]
     UnmuteForbidden,
     #[error("the session failed inside the server; join again")]
     Internal,

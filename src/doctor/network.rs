@@ -60,9 +60,10 @@ pub fn admin(seen: &Observations) -> Vec<Finding> {
     const ADVICE: &str = "whoever reaches the admin listener sees who is in which call and may stop the server: listen on \
                           loopback or on a private address, or keep its port behind the firewall";
     let Some(listen) = seen.admin else { return Vec::new() };
-    let interfaces = seen.addresses.as_ref().map(|addresses| addresses.interfaces.as_slice()).unwrap_or_default();
+    // A public address that leads here is as public as one of our own: there is a NAT that hands everything on.
+    let ours = seen.addresses.iter().flat_map(|addresses| addresses.interfaces.iter().chain(&addresses.declared));
     let reached: Vec<IpAddr> = match listen.is_unspecified() {
-        true => interfaces.iter().copied().filter(|ip| listen.is_ipv6() || ip.is_ipv4()).collect(),
+        true => ours.copied().filter(|ip| listen.is_ipv6() || ip.is_ipv4()).collect(),
         false => vec![listen],
     };
     let public: Vec<IpAddr> = reached.into_iter().filter(|ip| Scope::of(*ip) == Scope::Global).collect();
@@ -268,21 +269,25 @@ mod tests {
     #[test]
     fn the_admin_listener_is_kept_from_strangers() {
         let (own, public) = ("127.0.0.1 10.0.0.2 2606:4700::1", "127.0.0.1 9.9.9.9");
-        for (listen, interfaces, expected) in [
-            ("127.0.0.1", public, Fine),
-            ("10.0.0.2", own, Fine),
-            ("9.9.9.9", public, Warn),
-            ("0.0.0.0", public, Warn),
-            ("0.0.0.0", own, Fine),
+        for (listen, interfaces, declared, expected) in [
+            ("127.0.0.1", public, "", Fine),
+            ("10.0.0.2", own, "", Fine),
+            ("9.9.9.9", public, "", Warn),
+            ("0.0.0.0", public, "", Warn),
+            ("0.0.0.0", own, "", Fine),
+            // Behind a 1:1 NAT.
+            ("0.0.0.0", own, "8.8.4.4", Warn),
+            ("10.0.0.2", own, "8.8.4.4", Fine),
             // An IPv6 socket takes IPv4, too.
-            ("::", own, Warn),
-            ("::", public, Warn),
-            ("::1", own, Fine),
+            ("::", own, "", Warn),
+            ("::", public, "", Warn),
+            ("::1", own, "", Fine),
         ] {
-            let place = Addresses { interfaces: ips(interfaces), ..Addresses::default() };
+            let (interfaces, declared) = (ips(interfaces), ips(declared));
+            let place = Addresses { interfaces: interfaces.clone(), declared, ..Addresses::default() };
             let seen =
                 Observations { admin: ips(listen).first().copied(), addresses: Some(place), ..Observations::default() };
-            assert_eq!(verdicts(&admin(&seen)), [expected], "{listen} {interfaces}");
+            assert_eq!(verdicts(&admin(&seen)), [expected], "{listen} {interfaces:?}");
         }
     }
 

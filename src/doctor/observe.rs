@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::control::clock::Clock;
 use crate::control::ice;
 use crate::ledger::record::UnixMs;
-use crate::ledger::state_directory;
+use crate::ledger::servers_directory;
 use crate::ledger::store::{self, Examined, StoreError};
 use crate::remote::Failure;
 use crate::remote::server::Server;
@@ -27,9 +27,6 @@ use crate::shard::probe::{self, SocketFacts};
 use crate::tls::keeping::Folder;
 use crate::tls::{self, acme};
 use crate::webhook::{self, Endpoints, Knocked};
-
-/// Where the unit's server keeps its state.
-const UNIT_DIRECTORY: &str = "/var/lib/stube";
 
 /// Below this port the kernel wants a capability, unless it says otherwise.
 const UNPRIVILEGED_PORT: u16 = 1024;
@@ -167,7 +164,7 @@ impl Observations {
 
     /// Everything.
     pub async fn all(config: &Config, endpoints: Endpoints) -> Self {
-        let directory = of_server(std::env::var_os("STATE_DIRECTORY").is_some(), Path::new(UNIT_DIRECTORY));
+        let directory = servers_directory();
         let mut seen = Self::local(config, &directory);
         let server = running(config).await;
         seen.ports = ports(config, server.as_ref().ok());
@@ -192,12 +189,6 @@ impl Observations {
         seen.public_url = public_url(config).await;
         seen
     }
-}
-
-/// Where the server's state is: the variable says so for both, else it is the unit's folder if there is one. Whoever
-/// asks seldom stands there.
-fn of_server(is_told: bool, unit: &Path) -> PathBuf {
-    if !is_told && unit.is_dir() { unit.to_owned() } else { state_directory() }
 }
 
 fn certificate(config: &Config, directory: &Path) -> Option<Result<Validity, String>> {
@@ -349,17 +340,4 @@ async fn public_url(config: &Config) -> Option<(String, PublicAnswer)> {
         Err(failure) => PublicAnswer::Other(failure.to_string()),
     };
     Some((url, answer))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn state_is_looked_for_where_the_unit_keeps_it() {
-        let unit = tempfile::tempdir().expect("a folder");
-        assert_eq!(of_server(false, unit.path()), unit.path());
-        assert_eq!(of_server(true, unit.path()), state_directory());
-        assert_eq!(of_server(false, &unit.path().join("none")), state_directory());
-    }
 }

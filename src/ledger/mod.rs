@@ -12,7 +12,7 @@ pub mod quota;
 pub mod store;
 pub mod accounts;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,9 +23,21 @@ use self::record::UnixMs;
 use self::store::{Erased, Store, StoreError};
 use crate::ids::{Identity, Tenant};
 
+/// Where the unit's server keeps its state.
+const UNIT_DIRECTORY: &str = "/var/lib/stube";
+
 /// Where a relative SQLite file lies: what systemd names, else the working directory.
 pub fn state_directory() -> PathBuf {
     std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from("."), PathBuf::from)
+}
+
+/// The same for whoever asks about a server: the variable says so for both, else it is the unit's folder if there is one.
+pub fn servers_directory() -> PathBuf {
+    of_server(std::env::var_os("STATE_DIRECTORY").is_some(), Path::new(UNIT_DIRECTORY))
+}
+
+fn of_server(is_told: bool, unit: &Path) -> PathBuf {
+    if !is_told && unit.is_dir() { unit.to_owned() } else { state_directory() }
 }
 
 /// The accounts and where they are kept.
@@ -148,5 +160,18 @@ impl Ledger {
     fn accounts(&self) -> MutexGuard<'_, Accounts> {
         // Every change leaves the accounts usable, so a panic elsewhere is no reason to stop.
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_is_looked_for_where_the_unit_keeps_it() {
+        let unit = tempfile::tempdir().expect("a folder");
+        assert_eq!(of_server(false, unit.path()), unit.path());
+        assert_eq!(of_server(true, unit.path()), state_directory());
+        assert_eq!(of_server(false, &unit.path().join("none")), state_directory());
     }
 }

@@ -1,15 +1,17 @@
 //! The tool's side of the HTTP API: rooms, joins and leaves, in tasks beside the thread that carries media.
 
+use std::error::Error as _;
+use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{anyhow, bail, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, StatusCode, Uri, header};
-use hyper_util::client::legacy::Client;
+use hyper::{Method, Request, StatusCode, header};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::TokioExecutor;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -19,6 +21,7 @@ use crate::command::{Grants, Profile};
 use crate::config::Secret;
 use crate::control::clock::Clock;
 use crate::control::token::{self, Claims};
+use crate::remote::{Failure, Target};
 
 /// Requests in flight.
 const IN_FLIGHT: usize = 64;
@@ -42,6 +45,8 @@ struct Desk {
     origin: String,
     key: String,
     secret: Secret,
+    /// Where the secret is from.
+    source: &'static str,
     clock: Clock,
     in_flight: Semaphore,
     replies: Sender<Reply>,
@@ -55,19 +60,16 @@ pub struct Http {
 }
 
 impl Http {
-    /// For a server such as `http://127.0.0.1:7880`.
-    pub fn new(url: &str, key: &str, secret: &str, handle: Handle, replies: Sender<Reply>) -> anyhow::Result<Self> {
-        let uri: Uri = url.parse().context("--url is no URL")?;
-        ensure!(uri.scheme_str() != Some("https"), "--url: https is not supported yet; use the plain listener");
-        ensure!(
-            uri.scheme_str() == Some("http") && uri.host().is_some(),
-            "--url must be such as http://127.0.0.1:7880"
-        );
+    /// For a server that speaks plain HTTP.
+    pub fn new(target: Target, handle: Handle, replies: Sender<Reply>) -> anyhow::Result<Self> {
+        let Target { url, key, secret, source } = target;
+        ensure!(url.scheme() == "http", "--url: {url}: https is not supported yet; use a plain listener");
         let desk = Desk {
             client: Client::builder(TokioExecutor::new()).build_http(),
-            origin: format!("http://{}", uri.authority().map_or("", |authority| authority.as_str())),
-            key: key.to_owned(),
-            secret: secret.into(),
+            origin: url.origin().ascii_serialization(),
+            key,
+            secret: secret.as_str().into(),
+            source,
             clock: Clock::start(),
             in_flight: Semaphore::new(IN_FLIGHT),
             replies,
@@ -97,6 +99,10 @@ impl Http {
             "name": name, "max_participants": participants + SPARE_PLACES, "empty_timeout_s": EMPTY_TIMEOUT_S,
         });
         let (status, _, body) = self.desk.tenant(Method::POST, "/v1/rooms", &room.to_string()).await?;
+        let Desk { key, source, .. } = &*self.desk;
+        if status == StatusCode::UNAUTHORIZED {
+            bail!("cannot allocate a room as the API key {key}, with the secret of {source}: {status} {body}");
+        }
         ensure!(status.is_success(), "cannot allocate a room: {status} {body}");
         Ok(())
     }
@@ -135,8 +141,23 @@ impl Http {
 }
 
 impl Desk {
+    /// Why no answer came.
+    fn silence(&self, error: legacy::Error) -> anyhow::Error {
+        if !error.is_connect() {
+            return error.into();
+        }
+        let mut causes = std::iter::successors(error.source(), |&error| error.source());
+        let io = causes.find_map(|cause| cause.downcast_ref::<io::Error>());
+        let why = match io.map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => "the connection is refused".to_owned(),
+            _ => io.map_or_else(|| "no connection comes about".to_owned(), io::Error::to_string),
+        };
+        let advice = "is it running? It answers where http.listen says, or give --url";
+        Failure::Unreachable { at: self.origin.clone(), why, advice }.into()
+    }
+
     async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Option<String>, String)> {
-        let response = self.client.request(request).await?;
+        let response = self.client.request(request).await.map_err(|error| self.silence(error))?;
         let status = response.status();
         let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
         let location = location.map(str::to_owned);

@@ -37,7 +37,9 @@ use participant::Media;
 use process::Usage;
 use report::{Findings, Report};
 
+use crate::config::{Config, ConfigError};
 use crate::ids::IdSource;
+use crate::remote::Target;
 use crate::rtc::Crypto;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -48,15 +50,16 @@ const SETTLING_NS: u64 = 20 * SECOND_NS;
 
 /// Runs the tool. Fails if joins fail or nothing is received.
 #[expect(clippy::print_stdout, reason = "the answer to the command")]
-pub fn run(options: &Options) -> anyhow::Result<()> {
+pub fn run(options: &Options, config: Result<Config, ConfigError>) -> anyhow::Result<()> {
     let plan = options.plan()?;
     ensure!(plan.participants() > 0, "nobody to play");
+    let target = Target::find(options.url.clone(), options.key.clone(), config)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("http").enable_all().build();
     let runtime = runtime.context("cannot start the HTTP thread")?;
     let stop = stop_on_signal(&runtime);
     let (sender, replies) = mpsc::channel();
-    let http = Http::new(&options.url, &options.key, &options.secret, runtime.handle().clone(), sender)?;
+    let http = Http::new(target, runtime.handle().clone(), sender)?;
     let crypto = Crypto::generate()?;
     let (provider, certificate) = (crypto.provider(), crypto.certificate());
     let shared = Shared { provider, certificate, local: http.local_address()? };

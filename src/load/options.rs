@@ -31,15 +31,14 @@ pub enum Preset {
 /// Plays many participants against a server and reports what it cost and what arrived.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// The server's HTTP API.
-    #[arg(long, default_value = "http://127.0.0.1:7880")]
-    pub url: String,
-    /// The API key to allocate rooms and sign tokens with.
-    #[arg(long, default_value = "devkey")]
-    pub key: String,
-    /// Its secret.
-    #[arg(long, default_value = "devsecret-devsecret-devsecret-dev", hide_default_value = true)]
-    pub secret: String,
+    /// The server's HTTP API, such as `http://127.0.0.1:7880`; `http.listen` of the configuration unless given.
+    #[arg(long)]
+    pub url: Option<String>,
+    /// The API key to allocate rooms and sign tokens with; the first one of the configuration unless given. Its secret
+    /// stands in the configuration, or in the variable `STUBE_SECRET`. Where there is no configuration file, a server on
+    /// this machine is asked with the shipped key.
+    #[arg(long)]
+    pub key: Option<String>,
     /// A situation; options that are given besides go before it.
     #[arg(long, value_enum)]
     pub preset: Option<Preset>,

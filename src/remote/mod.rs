@@ -6,6 +6,7 @@ mod node;
 mod participants;
 mod rooms;
 pub mod server;
+mod target;
 
 use clap::Args;
 
@@ -16,6 +17,7 @@ pub use node::Node;
 pub use participants::Participants;
 pub use rooms::Rooms;
 pub use server::Failure;
+pub use target::Target;
 
 /// The server, and who asks it.
 #[derive(Debug, Clone, Default, Args)]

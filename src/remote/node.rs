@@ -78,10 +78,15 @@ fn words(value: &Value) -> String {
 
 fn reloaded(found: &Value) -> String {
     let (changed, later) = (words(&found["changed"]), words(&found["needs_restart"]));
+    let path = found["path"].as_str().map(|path| format!(" in {}", table::plain(path))).unwrap_or_default();
     let mut said = match changed.as_str() {
-        "" => "nothing has changed\n".to_owned(),
-        changed => format!("changed: {changed}\n"),
+        "" => format!("nothing has changed{path}\n"),
+        changed => format!("changed{path}: {changed}\n"),
     };
+    // systemd's copy of the file: only it makes another.
+    if found["path"].as_str().is_some_and(|path| path.starts_with("/run/")) {
+        said.push_str("that is the unit's copy; `systemctl reload stube` hands the file over as it is now\n");
+    }
     if !later.is_empty() {
         said.push_str(&format!("waits for a restart: {later}\n"));
     }
@@ -145,6 +150,14 @@ mod tests {
         let said = reloaded(&json!({"changed": ["keys", "quota"], "needs_restart": ["media"]}));
         assert_eq!(said, "changed: keys, quota\nwaits for a restart: media\n");
         assert_eq!(reloaded(&json!({"changed": [], "needs_restart": []})), "nothing has changed\n");
+        let said =
+            reloaded(&json!({"changed": [], "needs_restart": [], "path": "/run/credentials/stube.service/a.toml"}));
+        assert!(
+            said.starts_with("nothing has changed in /run/cred") && said.contains("systemctl reload stube"),
+            "{said}"
+        );
+        let said = reloaded(&json!({"changed": ["log"], "needs_restart": [], "path": "/etc/stube/config.toml"}));
+        assert_eq!(said, "changed in /etc/stube/config.toml: log\n");
         assert_eq!(reloaded(&json!({"changed": ["\u{1b}c"], "needs_restart": []})), "changed: \u{fffd}c\n");
     }
 }

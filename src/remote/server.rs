@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const PAGE: &str = "1000";
 
 /// The variable with the secret of `--key`.
-const SECRET_VARIABLE: &str = "STUBE_SECRET";
+pub(super) const SECRET_VARIABLE: &str = "STUBE_SECRET";
 
 /// `EX_CONFIG` of sysexits.h.
 const EXIT_CONFIG: u8 = 78;
@@ -82,11 +82,11 @@ struct FieldError {
 }
 
 /// Who asks. It has no `Debug`, for it holds a secret.
-struct Credentials {
-    key: String,
-    secret: String,
+pub(super) struct Credentials {
+    pub key: String,
+    pub secret: String,
     /// Where the secret is from.
-    source: &'static str,
+    pub source: &'static str,
 }
 
 /// A server that can be asked.
@@ -217,7 +217,7 @@ impl Server {
     }
 }
 
-fn no_server() -> Failure {
+pub(super) fn no_server() -> Failure {
     Failure::Usage("which server? give --url".to_owned())
 }
 
@@ -243,7 +243,7 @@ fn client(base: &Url, at: Option<SocketAddr>, roots: Vec<Certificate>) -> Result
 }
 
 /// A URL that was given. It may have a path, as behind a proxy.
-fn base(argument: &str, text: &str) -> Result<Url, Failure> {
+pub(super) fn base(argument: &str, text: &str) -> Result<Url, Failure> {
     let wrong =
         || Failure::Usage(format!("{argument}: expected a URL such as http://127.0.0.1:7880, without a password"));
     let url = Url::parse(text).map_err(|_| wrong())?;
@@ -267,11 +267,11 @@ fn secured(url: Url) -> Result<Url, Failure> {
 }
 
 /// The address that a URL's host is, if it is no name.
-fn ip(host: &str) -> Option<IpAddr> {
+pub(super) fn ip(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     host == "localhost" || ip(host).is_some_and(|ip| ip.to_canonical().is_loopback())
 }
 
@@ -309,7 +309,7 @@ fn certified(config: &Config) -> Result<String, Failure> {
 }
 
 /// The public listener of this machine, and where it is if its URL has the name that the certificate is for.
-fn own_public(config: &Config) -> Result<(Url, Option<SocketAddr>), Failure> {
+pub(super) fn own_public(config: &Config) -> Result<(Url, Option<SocketAddr>), Failure> {
     let http = &config.http;
     let plain = local("--url", http.listen)?;
     if !http.tls.is_on() {
@@ -340,7 +340,11 @@ fn local(argument: &str, listen: SocketAddr) -> Result<Url, Failure> {
 }
 
 /// Who asks. The secret of the configuration is for its own server alone: `--url` may be anybody's.
-fn credentials(access: &Access, base: &Url, config: Result<Config, ConfigError>) -> Result<Credentials, Failure> {
+pub(super) fn credentials(
+    access: &Access,
+    base: &Url,
+    config: Result<Config, ConfigError>,
+) -> Result<Credentials, Failure> {
     let given = std::env::var_os(SECRET_VARIABLE).and_then(|secret| secret.into_string().ok());
     if let (Some(key), Some(secret)) = (&access.key, &given) {
         return Ok(Credentials { key: key.clone(), secret: secret.clone(), source: SECRET_VARIABLE });

@@ -11,7 +11,7 @@ pub enum AttemptResult {
     Delivered,
     /// Any other answer, or none.
     Failed,
-    /// 410: the webhook gets nothing more while the server runs.
+    /// 410: the webhook gets nothing more until a restart, or a reload that changes webhooks, keys or privacy.
     Gone,
     /// Nothing was sent: the address is closed to webhooks, the webhook or its API key is no longer configured, or it
     /// answered 410 before.

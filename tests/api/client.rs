@@ -77,7 +77,7 @@ impl Server {
             Box::new(move || Config::parse(&file.lock().expect("a text"), changes.clone().into_iter()))
         };
         let config = source().expect("a valid configuration");
-        let process = Process { source, log_to: Box::new(|_| {}) };
+        let process = Process { source, source_path: None, log_to: Box::new(|_| {}) };
         Self {
             _folder: folder,
             scheme: config.http.tls.scheme(),

@@ -135,7 +135,7 @@ async fn what_goes_wrong_is_said_with_its_status() {
     let secret = [("STUBE_SECRET", SECRET)];
     let wrong = [("STUBE_SECRET", "not-the-secret-not-the-secret-hunter2")];
     type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], i32, &'a [&'a str]);
-    let cases: [Case<'_>; 10] = [
+    let cases: [Case<'_>; 13] = [
         (&["rooms", "list", "--url", &nobody, "--key", KEY], &secret, 3, &["no server answers", "is it running?"]),
         (&["node", "status", "--admin-url", &nobody], &[], 3, &["the connection is refused", "systemctl status stube"]),
         (&["rooms", "list", "--url", &url, "--key", KEY], &wrong, 1, &["(invalid_credentials)", KEY, "STUBE_SECRET"]),
@@ -145,6 +145,10 @@ async fn what_goes_wrong_is_said_with_its_status() {
         (&["rooms", "list"], &[], 78, &["nowhere.toml"]),
         (&["rooms", "delete", "..", "--url", &url, "--key", KEY], &secret, 2, &["nothing can be called"]),
         (&["rooms"], &[], 2, &["Usage"]),
+        (&["load", "--url", &nobody, "--key", KEY], &secret, 3, &["no server answers", &nobody, "is it running?"]),
+        (&["load", "--url", &url, "--key", KEY], &wrong, 1, &["invalid_credentials", KEY, "STUBE_SECRET"]),
+        // Without a configuration as the shipped one says, whose server is this machine's.
+        (&["load", "--url", "http://192.0.2.7"], &[], 2, &["--url leads to another server", "STUBE_SECRET"]),
         // The admin listener has no such thing.
         (&["rooms", "list", "--url", &admin, "--key", KEY], &secret, 1, &["no Stube", "404"]),
     ];
@@ -175,6 +179,18 @@ async fn server_and_key_come_from_the_configuration() {
     // The first key, by name, is the map service's.
     assert!(rooms(&["rooms", "list"]).contains("hall"));
     assert_eq!(rooms(&["rooms", "list", "--key", OTHER_KEY]), "no rooms\n");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn load_goes_where_the_configuration_says_with_its_key() {
+    let server = Server::start().await;
+    let listen = server.url("").trim_start_matches("http://").to_owned();
+    let text = format!("[keys]\nown = \"a-secret-that-the-server-does-not-know\"\n[http]\nlisten = \"{listen}\"\n");
+    let config = crate::binary::write("load", &text);
+    let refused = tokio::task::block_in_place(|| crate::binary::output(&["load"], &config, &[]));
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(error.contains("as the API key own, with the secret of the configuration: 401"), "{error}");
     server.stop().await;
 }
 

@@ -67,14 +67,15 @@ async def joins(server, room, identity, token):
 
 
 async def by_curl(server, folder):
-    command = "sh", f"{folder}/backend.sh", "curl-room", "ada"
+    command = "sh", f"{folder}/backend.sh", "curl room/ä", "ada"
     said = json.loads(await output(*command, STUBE_URL=server.url))
     assert said["room"]["session_url"] == f"{server.url}/v1/sessions", said
-    await joins(server, "curl-room", "ada", said["token"]["token"])
+    await joins(server, "curl%20room%2F%C3%A4", "ada", said["token"]["token"])
     wrong = await asyncio.create_subprocess_exec(
         *command, env={**os.environ, "STUBE_URL": server.url, "STUBE_SECRET": "wrong"},
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL)
-    assert await wrong.wait() != 0, "backend.sh says nothing of a wrong secret"
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+    out, err = await wrong.communicate()
+    assert wrong.returncode != 0 and not out and b'"invalid_credentials"' in err, f"a wrong secret: {out} {err}"
 
 
 async def by_backend(server, *command):
@@ -90,8 +91,14 @@ async def by_backend(server, *command):
             await joins(server, room.replace(" ", "%20"), identity, said["token"])
         async with server.http.get(url) as page:
             assert "RTCPeerConnection" in await page.text()
-        async with server.http.get(f"{url}join", params={"room": "", "identity": "ada"}) as answer:
-            assert answer.status == 502 and (await answer.json())["error"], answer.status
+        for wrong, status, why in (
+            ({}, 400, "expected /join?room="),
+            ({"room": room}, 400, "expected /join?room="),
+            ({"room": "", "identity": "ada"}, 400, "expected /join?room="),
+            ({"room": "a" * 999, "identity": "ada"}, 502, "invalid_request"),
+        ):
+            async with server.http.get(f"{url}join", params=wrong) as answer:
+                assert answer.status == status and why in (await answer.json())["error"], await answer.text()
 
 
 async def by_sdk(server, folder):
@@ -101,7 +108,7 @@ async def by_sdk(server, folder):
 
 
 LEFT = [
-    ("curl-room", "ada"), ("mjs room", "ada"), ("mjs room", "bob"), ("py room", "ada"), ("py room", "bob"),
+    ("curl room/ä", "ada"), ("mjs room", "ada"), ("mjs room", "bob"), ("py room", "ada"), ("py room", "bob"),
     ("sdk-room", "eve")]  # fmt: skip
 
 

@@ -16,8 +16,6 @@ import time
 import aiohttp
 from aiohttp import web
 
-from ledger_server import TENANTS
-
 LOOK_S = 0.02  # between two looks at who is active
 FORWARDED = ("Authorization", "Content-Type", "If-Match", "Idempotency-Key")
 RETURNED = ("Content-Type", "Location", "ETag", "Link")
@@ -128,8 +126,8 @@ class Load:
     async def start(self, rooms, participants, *options, duration=3600):
         self.process = await asyncio.create_subprocess_exec(
             os.environ["STUBE_BIN"], "load", "--config", str(self.witness.server.config), "--url", self.witness.url,
-            "--key", self.tenant, "--secret", TENANTS[self.tenant], "--rooms", str(rooms),
-            "--participants", str(participants), "--duration", str(duration), "--json", *options,
+            "--key", self.tenant, "--rooms", str(rooms), "--participants", str(participants),
+            "--duration", str(duration), "--json", *options,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
         return self
 

@@ -81,6 +81,11 @@ export class Server {
     return ended;
   }
 
+  /** SIGHUP, by which it reads its configuration anew. */
+  hangUp() {
+    this.#process.kill('SIGHUP');
+  }
+
   /** SIGKILL, as if the machine had lost its power; resolves when it is gone. */
   kill() {
     const child = this.#process;
