@@ -15,7 +15,7 @@ use stube::media::{
 };
 
 mod duration;
-mod loudest;
+mod speaking;
 mod storm;
 
 const SEEDS: u64 = 64;
