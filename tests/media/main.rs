@@ -13,6 +13,7 @@ use stube::media::{
     Codec, EncodingIndex, Frame, Input, Join, NewSlot, NewTrack, Output, Packet, PeerKey, Room, Seat, SlotIndex,
     TrackKey,
 };
+use stube::units::Bitrate;
 
 mod duration;
 mod speaking;
@@ -254,7 +255,9 @@ impl World {
             sids.get(index).map(|track| WantedVideo { track: *track, height: 180, priority })
         });
         let video: Vec<_> = video.collect();
-        let request = Request::Want { video, audio: WantedAudio::Auto };
+        let pinned = sids.get(self.draw(8) as usize).filter(|_| self.draw(3) == 0);
+        let audio = pinned.map_or(WantedAudio::Auto, |track| WantedAudio::Tracks(vec![*track]));
+        let request = Request::Want { video, audio };
         self.tell(Input::Request { seat: self.members[&who].seat, request });
     }
 
@@ -295,6 +298,25 @@ impl World {
                 self.drain(None);
                 if let Some((at, timer)) = self.room.poll_timeout() {
                     assert!(at > self.now, "{timer:?} lies in the past after a drain");
+                }
+            }
+            31..=34 => {
+                // From nothing at all to more than everything.
+                let estimate = Bitrate::from_bps(u64::from(self.draw(4_000)) * 1_000);
+                let measured = self.draw(4) > 0;
+                self.tell(Input::Estimate { seat, estimate, measured });
+            }
+            35 => {
+                // Of video: sound is never held back.
+                let slot = SlotIndex([1, 2, 4][self.draw(3) as usize]);
+                self.tell(Input::Starved { seat, slot });
+            }
+            36 => {
+                let encoding = EncodingIndex(self.draw(2) as u8);
+                if let Some(track) =
+                    self.members[&who].tracks.iter().find(|track| track.kind == MediaKind::Video).map(|track| track.key)
+                {
+                    self.tell(Input::Broken { track, encoding });
                 }
             }
             _ => self.send(who),
