@@ -149,7 +149,7 @@ pub fn tile_grows(stage: &mut Stage) -> Vec<Figure> {
     figures.extend([
         Figure::new("while small: kbit/s", received(stage, viewer, Window::new(8.0, GROWS)), Limit::AtMost(400.0)),
         Figure::new("while small: packets/s sent in 720", sent(8.0, GROWS), Limit::None),
-        Figure::new("720 after growing, s", grew, Limit::AtMost(3.0)),
+        Figure::new("720 after growing, s", grew, Limit::AtMost(1.0)),
         Figure::new("small again: kbit/s", received(stage, viewer, Window::new(35.0, 45.0)), Limit::AtMost(400.0)),
         Figure::new("longest gap of all, ms", 1000.0 * watch.longest_gap(Window::new(5.0, 45.0)), Limit::AtMost(500.0)),
     ]);
