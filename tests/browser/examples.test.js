@@ -1,14 +1,17 @@
 // docs/examples/: the page without our module, served by the Node backend, in Chromium.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 import { eventually } from './harness/eventually.js';
 import { useWorld } from './harness/world.js';
 
-const BACKEND = resolve(import.meta.dirname, '../../docs/examples/backend.mjs');
+const EXAMPLES = resolve(import.meta.dirname, '../../docs/examples');
+const BACKEND = resolve(EXAMPLES, 'backend.mjs');
 
 describe('the example of a browser page', () => {
   const world = useWorld('examples');
@@ -68,5 +71,45 @@ describe('the example of a browser page', () => {
     const left = await world.server.api('GET', '/v1/rooms/map/participants');
     assert.deepEqual(left.participants.map(({ identity }) => identity), ['ada']);
     await ada.close();
+  });
+});
+
+describe('the call in ten lines', () => {
+  const world = useWorld('ten-lines');
+  let site;
+
+  before(async () => {
+    site = createServer((request, response) => {
+      response.writeHead(200, { 'Content-Type': 'text/html' }).end(readFileSync(resolve(EXAMPLES, 'ten-lines.html')));
+    });
+    await new Promise((ready) => { site.listen(0, '127.0.0.1', ready); });
+  });
+  after(() => site?.close());
+
+  async function open(identity) {
+    const env = { ...process.env, STUBE_URL: world.server.base };
+    const said = execFileSync(process.execPath, [resolve(EXAMPLES, 'ten-lines.mjs'), 'ten', identity], { env, encoding: 'utf8' });
+    const page = await world.browser.page();
+    await page.goto(`http://127.0.0.1:${site.address().port}/#${encodeURIComponent(said.trim())}`);
+    await page.bringToFront();
+    return page;
+  }
+
+  /** How many play, and whether somebody is seen. */
+  const playing = (page) => page.evaluate(() => [...document.querySelectorAll('audio, video')].map((player) => [
+    player.localName, player.getVideoPlaybackQuality?.().totalVideoFrames ?? player.currentTime,
+  ]));
+
+  test('shows and plays the other', async () => {
+    const pages = [await open('ada'), await open('bob')];
+    for (const page of pages) {
+      await eventually('the other is seen and heard', async () => {
+        const players = await playing(page);
+        return players.some(([kind, frames]) => kind === 'video' && frames > 10)
+          && players.some(([kind, time]) => kind === 'audio' && time > 0);
+      }, 20_000);
+    }
+    const { participants } = await world.server.api('GET', '/v1/rooms/ten/participants');
+    assert.deepEqual(participants.map(({ identity }) => identity).sort(), ['ada', 'bob']);
   });
 });

@@ -101,6 +101,13 @@ async def by_backend(server, *command):
                 assert answer.status == status and why in (await answer.json())["error"], await answer.text()
 
 
+async def by_ten_lines(server, *command):
+    room = f"ten {pathlib.Path(command[-1]).suffix[1:]}"
+    said = json.loads(await output(*command, room, "ada", STUBE_URL=server.url))
+    assert said["session_url"] == f"{server.url}/v1/sessions", said
+    await joins(server, room.replace(" ", "%20"), "ada", said["token"])
+
+
 async def by_sdk(server, folder):
     await server.open_room("sdk-room")
     token = (await output("node", f"{folder}/token.mjs", "sdk-room", "eve")).strip()
@@ -109,7 +116,7 @@ async def by_sdk(server, folder):
 
 LEFT = [
     ("curl room/ä", "ada"), ("mjs room", "ada"), ("mjs room", "bob"), ("py room", "ada"), ("py room", "bob"),
-    ("sdk-room", "eve")]  # fmt: skip
+    ("sdk-room", "eve"), ("ten mjs", "ada"), ("ten py", "ada")]  # fmt: skip
 
 
 async def examples():
@@ -125,12 +132,14 @@ async def examples():
                 await by_backend(server, "node", f"{folder}/backend.mjs")
                 await by_backend(server, sys.executable, f"{folder}/backend.py")
                 await by_sdk(server, folder)
+                await by_ten_lines(server, "node", f"{folder}/ten-lines.mjs")
+                await by_ten_lines(server, sys.executable, f"{folder}/ten-lines.py")
                 async with server.http.post(f"http://127.0.0.1:{port}/stube", data=b"{}") as answer:
                     assert answer.status == 401, f"an unsigned webhook: {answer.status}"
 
                 async def told():
                     said = "\n".join(receiver.lines)
                     left = re.findall(r"^participant_left (.+) (\w+) \d+ ms$", said, re.M)
-                    return sorted(left) == LEFT and said.count("room_started") == 4 and said.count("track_published") == 12
+                    return sorted(left) == LEFT and said.count("room_started") == 6 and said.count("track_published") == 16
 
                 await until(told, 10, f"the receiver was told of all: {receiver.lines}")
