@@ -240,7 +240,7 @@ impl Shaper {
         self.waiting.push_back((leaves, bytes));
         self.carried.packets += 1;
         self.carried.bytes += bytes as u64;
-        self.carried.longest_wait = self.carried.longest_wait.max(leaves - now);
+        self.carried.longest_wait = self.carried.longest_wait.max(leaves.saturating_duration_since(now + service));
         Some(leaves)
     }
 }
