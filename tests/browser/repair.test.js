@@ -74,8 +74,10 @@ describe('lost packets', () => {
     const frames = `${received.framesDecoded} of ${sent.framesEncoded} frames decoded`;
     assert.ok(received.framesDecoded > DECODED_MIN * sent.framesEncoded, frames);
     const behind = Math.max(0, seconds - sent.framesEncoded / PICTURE.frameRate);
-    const frozen = `${received.totalFreezesDuration} s frozen, ${behind} s behind at the publisher`;
-    assert.ok(received.totalFreezesDuration < FROZEN_MAX * seconds + behind, frozen);
+    // Firefox 140 does not say; a picture that stood still would have decoded fewer frames.
+    const { totalFreezesDuration = 0 } = received;
+    const frozen = `${totalFreezesDuration} s frozen, ${behind} s behind at the publisher`;
+    assert.ok(totalFreezesDuration < FROZEN_MAX * seconds + behind, frozen);
   }
 
   test('Chromium gets what it missed', async (context) => {
