@@ -44,7 +44,7 @@ pub struct Allocation {
 }
 
 /// What is to be other than it is; what is left out stays.
-#[derive(Clone, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "RoomChange")]
 pub struct Change {

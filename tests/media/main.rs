@@ -375,6 +375,10 @@ fn room_of(world: &mut World, count: u32) {
 }
 
 fn come_in(world: &mut World, who: u32) {
+    come_in_for(world, who, Purpose::Call);
+}
+
+fn come_in_for(world: &mut World, who: u32, purpose: Purpose) -> Seat {
     let seat = world.room.next_seat();
     let profile = Profile {
         identity: Identity::from(who.to_string()),
@@ -384,10 +388,11 @@ fn come_in(world: &mut World, who: u32) {
         grants: Grants::default(),
     };
     let (participant, session, call) = (world.ids.id(), world.ids.id(), world.ids.id());
-    let join = Join { peer: PeerKey(who), participant, session, profile, purpose: Purpose::Call, call };
+    let join = Join { peer: PeerKey(who), participant, session, profile, purpose, call };
     world.room.handle(Input::Join(Box::new(join)), world.now);
     world.room.handle(Input::Connected { seat, took: Duration::ZERO, transport: Transport::Udp }, world.now);
     world.room.handle(Input::ChannelOpen(seat), world.now);
+    seat
 }
 
 #[test]

@@ -6,11 +6,10 @@ use std::time::Duration;
 use stube::ids::{RoomId, TrackId};
 use stube::media::signal::{Request, WantedAudio};
 use stube::media::{
-    Codec, EncodingIndex, Frame, Input, Join, NewSlot, NewTrack, Output, Packet, PeerKey, Room, Seat, SlotIndex,
-    TrackKey,
+    Codec, EncodingIndex, Frame, Input, NewSlot, NewTrack, Output, Packet, Room, Seat, SlotIndex, TrackKey,
 };
 
-use crate::{Grants, Identity, MediaKind, Profile, Purpose, Text, World, settings};
+use crate::{MediaKind, Purpose, World, come_in_for, settings};
 
 const PACKET: Duration = Duration::from_millis(20);
 /// In −dBov.
@@ -38,21 +37,8 @@ impl Stage {
     /// Somebody comes in, with so many slots for sound and for pictures.
     fn join(&mut self, who: u16, purpose: Purpose, slots: [usize; 2]) {
         let world = &mut self.world;
-        let profile = Profile {
-            identity: Identity::from(who.to_string()),
-            name: Text::default(),
-            metadata: Text::default(),
-            attributes: BTreeMap::new(),
-            grants: Grants::default(),
-        };
-        let (participant, session, call) = (world.ids.id(), world.ids.id(), world.ids.id());
-        let seat = world.room.next_seat();
+        let seat = come_in_for(world, who.into(), purpose);
         assert_eq!(seat, Seat(who), "in order");
-        let join = Join { peer: PeerKey(who.into()), participant, session, profile, purpose, call };
-        world.room.handle(Input::Join(Box::new(join)), world.now);
-        let connected = Input::Connected { seat, took: Duration::ZERO, transport: stube::command::Transport::Udp };
-        world.room.handle(connected, world.now);
-        world.room.handle(Input::ChannelOpen(seat), world.now);
         let slot = |index: usize, kind, codec| NewSlot {
             mid: index.to_string(),
             kind,
