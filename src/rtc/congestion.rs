@@ -21,7 +21,7 @@ use goog_cc::{GoogCcConfig, GoogCcNetworkController};
 use self::arrival::{ArrivalClock, arrival_us};
 use self::bottleneck::Bottleneck;
 use self::bursts::{is_ordinary, join_bursts};
-use self::correction::SETTLED_US;
+use self::correction::{MAX_LOSS_TO_BELIEVE, SETTLED_US};
 use self::loss::LossMeter;
 use self::probing::{Conditions, Prober};
 use self::proof::Proof;
@@ -364,8 +364,16 @@ impl Congestion {
     }
 
     fn probe_if_worthwhile(&mut self) {
-        let strained = self.now_us < self.fell_at_us + CALM_US || self.loss.ratio(self.now_us) > MAX_LOSS_TO_PROBE;
-        let conditions = Conditions { estimate: self.estimate(), demand: self.demand, max: self.limit(), strained };
+        let loss = self.loss.ratio(self.now_us);
+        let conditions = Conditions {
+            estimate: self.estimate(),
+            demand: self.demand,
+            max: self.limit(),
+            strained: self.now_us < self.fell_at_us + CALM_US || loss > MAX_LOSS_TO_PROBE,
+            bucket: self.bottleneck.has_bucket(self.now_us),
+            lossy: loss > MAX_LOSS_TO_BELIEVE,
+            known: self.prober.awaited().is_none_or(|probe| self.proof.is_known(probe.id, probe.bytes)),
+        };
         self.prober.review(conditions, self.now_us);
     }
 
@@ -400,7 +408,8 @@ impl Congestion {
     }
 
     fn result(&self, seq: u64, sent: &Sent, arrived_us: Option<i64>) -> PacketResult {
-        let pacing_info = self.prober.cluster(sent.cluster).map_or_else(PacedPacketInfo::default, |cluster| {
+        let believed = self.prober.cluster(sent.cluster).filter(|cluster| !cluster.scouts);
+        let pacing_info = believed.map_or_else(PacedPacketInfo::default, |cluster| {
             PacedPacketInfo::new(i32::from(cluster.id), i64::from(cluster.packets), i64::from(cluster.bytes))
         });
         PacketResult {

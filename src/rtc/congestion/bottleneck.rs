@@ -13,14 +13,14 @@ const SAMPLES: usize = 3;
 /// at most: longer, for nobody probes while what is known suffices.
 const LEAST_VALID_US: u64 = 12_000_000;
 const MOST_VALID_US: u64 = 60_000_000;
-/// Who arrives this much longer than it was sent has filled the link.
-const FILLED: f64 = 1.04;
 /// A sample off by more than this says that it is another link now; one that seems not to have filled the link, but is
 /// off by less, was lucky with the jitter.
 const OTHER: f64 = 1.5;
 /// The first two must agree so well to be believed. With jitter, what has not filled the link may look as if it had.
 const AGREES: f64 = 1.2;
 const LUCKY: f64 = 1.25;
+/// How long a token bucket is remembered.
+const BUCKET_VALID_US: u64 = 60_000_000;
 
 #[derive(Debug, Clone, Copy)]
 struct Sample {
@@ -36,6 +36,8 @@ pub struct Bottleneck {
     samples: [Option<Sample>; SAMPLES],
     /// The probe that was weighed last.
     cluster: u16,
+    /// Until then a token bucket is on the way.
+    bucket_until_us: u64,
 }
 
 impl Bottleneck {
@@ -45,9 +47,16 @@ impl Bottleneck {
             return None;
         }
         self.cluster = cluster;
-        let span_us = arrival.sent_us.max(arrival.arrived_us);
-        let sample = Sample { bytes: arrival.bytes, span_us, at_us: now_us };
-        let filled = arrival.arrived_us as f64 > arrival.sent_us as f64 * FILLED && arrival.is_even();
+        if let Some((bytes, span_us)) = arrival.after_bucket() {
+            // A short one would say otherwise: it needs no other to agree.
+            let sample = Sample { bytes, span_us, at_us: now_us };
+            self.samples = [Some(sample), Some(sample), None];
+            self.bucket_until_us = now_us + BUCKET_VALID_US;
+            return None;
+        }
+        let (bytes, span_us) = arrival.measure();
+        let sample = Sample { bytes, span_us, at_us: now_us };
+        let filled = arrival.is_late() && arrival.is_even();
         let rate = sample.rate()?;
         match self.pooled(MOST_VALID_US, now_us) {
             None if !filled => {}
@@ -67,6 +76,11 @@ impl Bottleneck {
             }
         }
         Some(rate).filter(|_| self.samples[0].is_some() && !self.is_confirmed())
+    }
+
+    /// Whether something on the way lets short probes pass whole.
+    pub fn has_bucket(&self, now_us: u64) -> bool {
+        now_us < self.bucket_until_us
     }
 
     /// What the link carries at least, if that is known.
@@ -92,7 +106,7 @@ impl Bottleneck {
 
     /// It carries something else now.
     pub fn forget(&mut self) {
-        self.samples = [None; SAMPLES];
+        (self.samples, self.bucket_until_us) = ([None; SAMPLES], 0);
     }
 }
 
@@ -143,6 +157,18 @@ mod tests {
         // By span: what took long weighs more.
         assert_eq!(known(&[(1800, 1100), (1800, 1300), (1800, 1200)]), Some(1194));
         assert_eq!(known(&[(1500, 1100), (1500, 1100), (1300, 1300)]), Some(1153), "lucky with the jitter");
+    }
+
+    #[test]
+    fn what_comes_after_a_bucket_is_believed_at_once() {
+        let mut bottleneck = Bottleneck::default();
+        let dry = Arrival { bytes: 10_000, sent_us: 22_000, arrived_us: 150_000, half: (6_000, 43_000) };
+        assert_eq!(bottleneck.note(1, dry, 0), None);
+        let known = bottleneck.most(SECOND_US).map(|rate| rate.as_bps() / 1000);
+        assert_eq!((known, bottleneck.has_bucket(SECOND_US)), (Some(299), true));
+        assert!(!bottleneck.has_bucket(BUCKET_VALID_US));
+        bottleneck.forget();
+        assert_eq!((bottleneck.most(SECOND_US), bottleneck.has_bucket(SECOND_US)), (None, false));
     }
 
     #[test]

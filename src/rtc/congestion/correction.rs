@@ -6,7 +6,7 @@ use goog_cc::network_control::NetworkControllerInterface;
 use goog_cc::transport::NetworkRouteChange;
 
 use super::loss::LossMeter;
-use super::probing::Prober;
+use super::probing::{Cluster, Prober};
 use super::proof::Arrival;
 use super::strain::{QUEUE_US, Strain};
 use super::{CALM_US, Congestion, CongestionConfig, FALL, MAX_LOSS_TO_PROBE, constraints, timestamp};
@@ -43,10 +43,12 @@ const PROVED: f64 = 0.9;
 const SUFFICES: f64 = 0.88;
 /// The same while it is not known what arrives: then only a probe of far more counts.
 const SUFFICES_UNSEEN: f64 = 0.65;
+/// A short probe is followed by a long one, if it found so much more than the estimate.
+const MORE: f64 = 1.1;
 /// An estimate of which more than this share arrives lately is in use.
 const IN_USE: f64 = 0.85;
 /// With more loss than this, packets that all arrived were lucky.
-const MAX_LOSS_TO_BELIEVE: f32 = 0.03;
+pub const MAX_LOSS_TO_BELIEVE: f32 = 0.03;
 /// In its first seconds on a path GoogCC is not overruled: how much of it is in use is not known yet.
 pub const SETTLED_US: u64 = 3_000_000;
 
@@ -133,20 +135,34 @@ impl Congestion {
 
     /// What the last probe shows, once it has arrived.
     pub(super) fn weigh_probe(&mut self) {
-        let Some((cluster, bytes)) = self.prober.awaited() else { return };
-        let Some(arrival) = self.proof.arrival(cluster, bytes) else { return };
+        let Some(Cluster { id, bytes, scouts, .. }) = self.prober.awaited() else { return };
+        if scouts && self.follow_scout(id, bytes) {
+            return;
+        }
+        let Some(arrival) = self.proof.arrival(id, bytes) else { return };
         // Behind the last of its bursts a packet has yet to show whether that one was delayed.
-        let whole = Prober::is_whole(arrival.sent_us);
-        let unconfirmed = whole.then(|| self.bottleneck.note(cluster, arrival, self.now_us)).flatten();
+        let whole = arrival.sent_us >= self.prober.awaited().map_or(0, |probe| probe.duration_us());
+        let unconfirmed = whole.then(|| self.bottleneck.note(id, arrival, self.now_us)).flatten();
         if let Some(carried) = self.bottleneck.most(self.now_us).filter(|carried| self.estimate > *carried * BEYOND) {
             self.set_estimate(carried);
         }
         if let Some(rate) = unconfirmed.filter(|_| self.strain.queue_us() < MAX_QUEUE_US) {
             self.prober.confirm(rate, self.now_us);
         }
-        if self.now_us > self.settled_at_us {
-            self.believe_proof(cluster, arrival);
+        if self.now_us > self.settled_at_us && !scouts {
+            self.believe_proof(id, arrival);
         }
+    }
+
+    /// A short probe found more than is thought: a long one says whether that is so.
+    fn follow_scout(&mut self, cluster: u16, bytes: u32) -> bool {
+        let Some(arrival) = self.proof.glimpse(cluster, bytes) else { return false };
+        let more = arrival.rate().is_some_and(|rate| rate > self.estimate() * MORE);
+        if !more || self.strain.queue_us() >= MAX_QUEUE_US {
+            return false;
+        }
+        self.prober.follow(arrival.rate().filter(|_| arrival.is_late()), self.limit(), self.now_us);
+        true
     }
 
     /// A probe came through unharmed, and GoogCC does not see it: it begins anew from there.

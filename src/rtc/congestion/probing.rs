@@ -8,6 +8,11 @@ use crate::units::Bitrate;
 
 /// A probe lasts so long; libwebrtc's 15 ms are hard to measure behind a Wi-Fi link that gathers packets for 10 ms.
 const DURATION_US: u64 = 20_000;
+/// Shapers let some packets pass at once after a rest (a token bucket), and a short probe, a *scout*, finds a wide link
+/// there. So what a scout finds is told to nobody, but followed by a probe of so many bytes, within this time at most. It
+/// fills a narrow link's queue for a fifth of a second.
+pub const LONG_BYTES: u32 = 7_500;
+const MAX_DURATION_US: u64 = 150_000;
 /// A probe leaves in bursts of so much, the last of them a single packet: GoogCC leaves a probe's last packet out of
 /// the rate it was sent at.
 const BURST_US: u64 = 5_000;
@@ -40,6 +45,8 @@ const CAUTIOUS: f64 = 1.5;
 /// 69 % of 300 kbit/s.
 const RETRY_US: u64 = 2_000_000;
 const MAX_RETRY_US: u64 = 4_000_000;
+/// The same where only long probes say anything.
+const BUCKET_RETRY_US: u64 = 8_000_000;
 
 /// A probe under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +70,8 @@ pub struct Cluster {
     pub rate_bps: u64,
     pub bytes: u32,
     pub packets: u32,
+    /// Too short to be believed if it says that there is more.
+    pub scouts: bool,
 }
 
 /// The state of the network that decides about probing.
@@ -73,6 +82,12 @@ pub struct Conditions {
     pub max: Bitrate,
     /// The estimate falls or much is lost: more load would do harm.
     pub strained: bool,
+    /// Something on the way lets short probes pass whole.
+    pub bucket: bool,
+    /// So much is lost that of a short probe's few packets too few may be left.
+    pub lossy: bool,
+    /// What became of the last probe is known.
+    pub known: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -103,6 +118,13 @@ pub struct Prober {
     before: Bitrate,
 }
 
+impl Cluster {
+    /// How long it takes to send.
+    pub fn duration_us(&self) -> u64 {
+        (u64::from(self.bytes) * 8_000_000).checked_div(self.rate_bps).map_or(DURATION_US, |us| us.max(DURATION_US))
+    }
+}
+
 impl Prober {
     /// No probe.
     pub fn new() -> Self {
@@ -123,10 +145,9 @@ impl Prober {
             .then(|| Probe { cluster: cluster.id, rate: Bitrate::from_bps(cluster.rate_bps) })
     }
 
-    /// The probe whose result is due: its id and planned bytes.
-    pub fn awaited(&self) -> Option<(u16, u32)> {
-        let cluster = self.clusters[0];
-        matches!(self.state, State::Waiting { .. }).then_some((cluster.id, cluster.bytes))
+    /// The probe whose result is due.
+    pub fn awaited(&self) -> Option<Cluster> {
+        matches!(self.state, State::Waiting { .. }).then_some(self.clusters[0])
     }
 
     /// Whether no probe is under way.
@@ -153,8 +174,12 @@ impl Prober {
             if reached && estimate >= self.before * PROGRESS {
                 (self.retry_us, self.not_before_us) = (0, 0);
                 self.state = State::Idle;
+            } else if now_us >= until_us && !conditions.known {
+                // The feedback was lost: nothing has failed.
+                self.state = State::Idle;
             } else if now_us >= until_us {
-                self.retry_us = (self.retry_us * 2).clamp(RETRY_US, MAX_RETRY_US);
+                let most_us = if conditions.bucket { BUCKET_RETRY_US } else { MAX_RETRY_US };
+                self.retry_us = (self.retry_us * 2).clamp(RETRY_US, most_us);
                 self.not_before_us = now_us + self.retry_us;
                 self.state = State::Idle;
             }
@@ -162,18 +187,31 @@ impl Prober {
         let wanted = estimate < demand * ENOUGH && estimate < conditions.max;
         if matches!(self.state, State::Idle) && wanted && !strained && now_us >= self.not_before_us {
             self.before = estimate;
-            let factor = match self.retry_us {
-                _ if self.clusters[0].id == 0 => FIRST,
-                0 => EAGER,
-                _ => CAUTIOUS,
+            let factor = if self.clusters[0].id == 0 {
+                FIRST
+            } else if self.retry_us == 0 || conditions.bucket {
+                // A bucket that fills nearly as fast as the probe comes would not run dry.
+                EAGER
+            } else {
+                CAUTIOUS
             };
-            self.plan((estimate * factor).min(demand * MAX_OVER_DEMAND).min(conditions.max), now_us);
+            let least_bytes = if conditions.bucket || conditions.lossy { LONG_BYTES } else { 0 };
+            self.plan((estimate * factor).min(demand * MAX_OVER_DEMAND).min(conditions.max), least_bytes, now_us);
         }
     }
 
-    /// The last probe said that the network carries so much: another one right away, to be sure.
+    /// The last probe said that the network carries so much and no more: another one right away, to be sure.
     pub fn confirm(&mut self, rate: Bitrate, now_us: u64) {
-        self.plan(rate * CAUTIOUS, now_us);
+        let least_bytes = if self.clusters[0].scouts { 0 } else { LONG_BYTES };
+        self.plan(rate * CAUTIOUS, least_bytes, now_us);
+    }
+
+    /// The last probe found more, but was too short to be believed: a long one right away. If it came as fast as it was
+    /// sent, that one asks for more at once; else it `found` so much.
+    pub fn follow(&mut self, found: Option<Bitrate>, max: Bitrate, now_us: u64) {
+        let asked = Bitrate::from_bps(self.clusters[0].rate_bps);
+        let rate = found.map_or(asked * EAGER, |found| found * CAUTIOUS);
+        self.plan(rate.min(self.demand * MAX_OVER_DEMAND).min(max), LONG_BYTES, now_us);
     }
 
     /// A packet of this size was sent as part of the probe.
@@ -184,8 +222,8 @@ impl Prober {
         }
         *bytes += u32::from(wire_bytes);
         *packets += 1;
-        let cluster = &self.clusters[0];
-        if now_us >= *since_us + DURATION_US && *packets > cluster.packets && *bytes > cluster.bytes {
+        let cluster = self.clusters[0];
+        if now_us >= *since_us + cluster.duration_us() && *packets > cluster.packets && *bytes > cluster.bytes {
             self.state = State::Waiting { until_us: now_us + RESULT_TIMEOUT_US };
         }
     }
@@ -201,11 +239,6 @@ impl Prober {
         Some(Padding { wire_bytes, cluster: self.clusters[0].id })
     }
 
-    /// Whether a probe that took so long to send was sent to its end.
-    pub fn is_whole(sent_us: u64) -> bool {
-        sent_us >= DURATION_US
-    }
-
     /// When to send the next padding.
     pub fn next_padding_us(&self) -> Option<u64> {
         let State::Sending { since_us, bytes, packets } = self.state else { return None };
@@ -216,25 +249,28 @@ impl Prober {
         // The burst in which the next byte belongs; the last packet comes when all others have been sent.
         let full = bytes >= cluster.bytes && packets >= cluster.packets;
         let offset_us = u64::from(bytes).saturating_mul(8_000_000).checked_div(cluster.rate_bps).unwrap_or(0);
-        let burst_us = (offset_us / BURST_US * BURST_US).min(DURATION_US - BURST_US);
-        Some(since_us + if full { DURATION_US } else { burst_us })
+        let duration_us = cluster.duration_us();
+        let burst_us = (offset_us / BURST_US * BURST_US).min(duration_us - BURST_US);
+        Some(since_us + if full { duration_us } else { burst_us })
     }
 
     /// Gives up a probe that is not being sent.
     pub fn expire(&mut self, now_us: u64) {
         if let State::Sending { since_us, .. } = self.state
-            && now_us >= since_us + SEND_TIMEOUT_US
+            && now_us >= since_us + SEND_TIMEOUT_US + self.clusters[0].duration_us()
         {
             self.state = State::Idle;
             self.not_before_us = now_us + RETRY_US;
         }
     }
 
-    fn plan(&mut self, rate: Bitrate, now_us: u64) {
+    fn plan(&mut self, rate: Bitrate, least_bytes: u32, now_us: u64) {
         let id = self.clusters[0].id.wrapping_add(1).max(1);
-        let bytes = (u128::from(rate.as_bps()) * u128::from(DURATION_US) / 8_000_000).clamp(1, 10_000_000) as u32;
+        let bytes_in = |us: u64| (u128::from(rate.as_bps()) * u128::from(us) / 8_000_000).clamp(1, 10_000_000) as u32;
+        let bytes = bytes_in(DURATION_US).max(least_bytes.min(bytes_in(MAX_DURATION_US)));
+        let scouts = bytes < LONG_BYTES && least_bytes == 0;
         self.clusters.rotate_right(1);
-        self.clusters[0] = Cluster { id, rate_bps: rate.as_bps().max(1), bytes, packets: MIN_PACKETS };
+        self.clusters[0] = Cluster { id, rate_bps: rate.as_bps().max(1), bytes, packets: MIN_PACKETS, scouts };
         self.state = State::Sending { since_us: now_us, bytes: 0, packets: 0 };
     }
 }
@@ -249,6 +285,9 @@ mod tests {
             demand: Bitrate::from_bps(demand_kbps * 1000),
             max: Bitrate::from_bps(20_000_000),
             strained: false,
+            bucket: false,
+            lossy: false,
+            known: true,
         }
     }
 
@@ -373,12 +412,66 @@ mod tests {
     }
 
     #[test]
+    fn a_short_probe_is_followed_by_a_long_one() {
+        let kbps = |kbps: u64| Bitrate::from_bps(kbps * 1000);
+        // What the first asked for, what it found if that was less: what the next asks for, its bytes and time.
+        for (asked, found, next, bytes, ms) in [
+            (900, None, 2_700, 7_500, 22),
+            (900, Some(600), 900, 7_500, 66),
+            (90, None, 270, 5_062, 149),
+            (2_700, None, 8_100, 20_250, 20),
+        ] {
+            let mut prober = prober();
+            prober.review(conditions(asked / 3, 90_000), 0);
+            assert!(prober.clusters[0].scouts);
+            send(&mut prober, 0);
+            prober.follow(found.map(kbps), kbps(20_000), 50_000);
+            let cluster = prober.clusters[0];
+            assert_eq!((cluster.rate_bps, cluster.bytes, cluster.scouts), (next * 1000, bytes, false), "{asked}");
+            assert_eq!(cluster.duration_us() / 1000, ms);
+            let packets = send(&mut prober, 50_000);
+            let (last, before) = packets.split_last().unwrap();
+            assert_eq!(last.0, cluster.duration_us());
+            let sent: u64 = before.iter().map(|(_, bytes)| u64::from(*bytes)).sum();
+            assert!((u64::from(bytes)..u64::from(bytes) + 1_200).contains(&sent), "{sent}");
+        }
+    }
+
+    #[test]
+    fn behind_a_bucket_or_with_loss_all_are_long() {
+        for (bucket, lossy, wait_s) in [(true, false, 8), (false, true, 4), (true, true, 8)] {
+            let mut prober = prober();
+            let mut starts = Vec::new();
+            for ms in 0..60_000 {
+                prober.review(Conditions { bucket, lossy, ..conditions(300, 9000) }, ms * 1000);
+                if prober.current().is_some() {
+                    assert_eq!((prober.clusters[0].scouts, prober.clusters[0].rate_bps >= 450_000), (false, true));
+                    starts.push(ms);
+                    send(&mut prober, ms * 1000);
+                }
+            }
+            let gaps: Vec<u64> = starts.windows(2).map(|pair| (pair[1] - pair[0]) / 1000).collect();
+            assert_eq!(gaps.last().copied(), Some(wait_s + 1), "{gaps:?}");
+        }
+    }
+
+    #[test]
+    fn a_probe_whose_feedback_is_lost_has_not_failed() {
+        let mut prober = prober();
+        prober.review(conditions(300, 9000), 0);
+        send(&mut prober, 0);
+        let result_us = DURATION_US + RESULT_TIMEOUT_US;
+        prober.review(Conditions { known: false, ..conditions(300, 9000) }, result_us);
+        assert_eq!(prober.current().map(|probe| probe.rate), Some(Bitrate::from_bps(900_000)), "the same at once");
+    }
+
+    #[test]
     fn a_probe_nobody_sends_is_given_up() {
         let mut prober = Prober::new();
         prober.review(conditions(300, 3000), 0);
-        prober.expire(SEND_TIMEOUT_US);
+        prober.expire(SEND_TIMEOUT_US + DURATION_US);
         assert_eq!((prober.current(), prober.next_padding_us()), (None, None));
-        prober.review(conditions(300, 3000), SEND_TIMEOUT_US + 1);
+        prober.review(conditions(300, 3000), SEND_TIMEOUT_US + DURATION_US + 1);
         assert_eq!(prober.current(), None);
     }
 }

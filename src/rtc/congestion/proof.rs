@@ -3,25 +3,39 @@
 //! GoogCC bounds its estimate by what was lost and by what arrives while there is little to send. After a bad minute
 //! in which video was paused that is next to nothing, and its probes lift it by a fifth each. But what arrived, arrived.
 
+use super::probing::LONG_BYTES;
 use crate::units::Bitrate;
 
 /// A proof needs so many packets, all of them received.
 const MIN_PACKETS: u32 = 5;
 
+/// Who arrives this much longer than it was sent has filled the link.
+const LATE: f64 = 1.04;
+
 /// Both halves of a probe came at the same rate, if they differ by less than this.
 const EVEN: f64 = 1.5;
+
+/// A long probe's later part begins here: by then the tokens of a bucket are used up.
+const LATER: f64 = 0.6;
+/// It measures the bottleneck if it took so long: less is mostly jitter.
+const LATER_US: u64 = 50_000;
+/// The later part came slower than the earlier by this, and so much was queued that it is not jitter: a bucket ran dry.
+const SLOWER: f64 = 1.5;
+const DRY_US: u64 = 25_000;
+/// A probe of which less arrived shows nothing.
+const MOST: f64 = 0.6;
 
 /// The packets of the latest probe.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Proof {
     cluster: u16,
     packets: u32,
-    lost: bool,
+    lost_bytes: u64,
     /// Sent after the first, and received after the first.
     bytes: u64,
     sent_us: (u64, u64),
     arrived_us: (i64, i64),
-    /// The same of bytes and arrival when half of what was planned had been sent.
+    /// The same of bytes and arrival when half of what was planned had been sent, of a long one [`LATER`].
     half: Option<(u64, i64)>,
 }
 
@@ -45,14 +59,15 @@ impl Proof {
         if cluster != self.cluster {
             *self = Self { cluster, ..Self::default() };
         }
-        let Some(arrived_us) = arrived_us else { return self.lost = true };
+        let Some(arrived_us) = arrived_us else { return self.lost_bytes += u64::from(wire_bytes) };
         if self.packets == 0 {
             (self.sent_us, self.arrived_us) = ((sent_us, sent_us), (arrived_us, arrived_us));
         } else {
             self.bytes += u64::from(wire_bytes);
             self.sent_us.1 = self.sent_us.1.max(sent_us);
             self.arrived_us = (self.arrived_us.0.min(arrived_us), self.arrived_us.1.max(arrived_us));
-            if self.half.is_none() && self.bytes * 2 >= u64::from(planned) {
+            let share = if planned >= LONG_BYTES { LATER } else { 0.5 };
+            if self.half.is_none() && self.bytes as f64 >= f64::from(planned) * share {
                 self.half = Some((self.bytes, self.arrived_us.1));
             }
         }
@@ -61,10 +76,24 @@ impl Proof {
 
     /// How this probe arrived, if it is complete: `bytes` were planned.
     pub fn arrival(&self, cluster: u16, bytes: u32) -> Option<Arrival> {
-        let complete = self.cluster == cluster && !self.lost && self.packets > MIN_PACKETS;
+        let complete = self.cluster == cluster && self.lost_bytes == 0 && self.packets > MIN_PACKETS;
         if !complete || self.bytes * 10 < u64::from(bytes) * 9 {
             return None;
         }
+        self.spans()
+    }
+
+    /// How as much of it arrived as did, once the fate of nearly all of it is known: some may be lost without meaning.
+    pub fn glimpse(&self, cluster: u16, bytes: u32) -> Option<Arrival> {
+        self.spans().filter(|_| self.is_known(cluster, bytes) && self.bytes as f64 >= f64::from(bytes) * MOST)
+    }
+
+    /// Whether feedback about nearly all of it has come.
+    pub fn is_known(&self, cluster: u16, bytes: u32) -> bool {
+        self.cluster == cluster && (self.bytes + self.lost_bytes) * 10 >= u64::from(bytes) * 9
+    }
+
+    fn spans(&self) -> Option<Arrival> {
         let sent_us = self.sent_us.1.checked_sub(self.sent_us.0)?;
         let arrived_us = (self.arrived_us.1 - self.arrived_us.0).max(0).cast_unsigned();
         let half =
@@ -74,11 +103,36 @@ impl Proof {
 }
 
 impl Arrival {
+    /// It has met the bottleneck: it took longer to arrive than to be sent.
+    pub fn is_late(&self) -> bool {
+        self.arrived_us as f64 > self.sent_us as f64 * LATE
+    }
+
+    /// The part of it by which the bottleneck is measured, bytes and time: the later one, if that took long enough, for
+    /// what the earlier found of a bucket's tokens came faster.
+    pub fn measure(&self) -> (u64, u64) {
+        let later = self.later();
+        if self.is_late() && later.1 >= LATER_US { later } else { (self.bytes, self.sent_us.max(self.arrived_us)) }
+    }
+
+    fn later(&self) -> (u64, u64) {
+        let (bytes, us) = self.half;
+        (self.bytes - bytes, self.arrived_us - us)
+    }
+
+    /// Its later part, if that came so much slower than the earlier that the latter was let pass by a token bucket.
+    pub fn after_bucket(&self) -> Option<(u64, u64)> {
+        let (bytes, us) = self.half;
+        let later = self.later();
+        let dry = bytes as f64 * later.1 as f64 > later.0 as f64 * us as f64 * SLOWER;
+        (dry && later.0 > 0 && self.arrived_us > self.sent_us + DRY_US).then_some(later)
+    }
+
     /// Whether both halves arrived at about the same rate: no frame among them came in one go, and no jitter between.
     pub fn is_even(&self) -> bool {
         let (bytes, us) = self.half;
-        let [first, second] = [(bytes, us), (self.bytes - bytes, self.arrived_us - us)]
-            .map(|(bytes, us)| if us > 0 { bytes as f64 / us as f64 } else { 0.0 });
+        let [first, second] =
+            [(bytes, us), self.later()].map(|(bytes, us)| if us > 0 { bytes as f64 / us as f64 } else { 0.0 });
         first < second * EVEN && second < first * EVEN
     }
 
@@ -118,8 +172,52 @@ mod tests {
             proof.arrival(3, 10_000).unwrap().is_even()
         };
         assert!(even(|index| index * 3_000));
-        assert!(!even(|index| if index < 6 { index * 1_000 } else { index * 3_000 }), "the link got narrower");
+        assert!(!even(|index| if index < 7 { index * 1_000 } else { index * 3_000 }), "the link got narrower");
         assert!(!even(|index| index / 6 * 20_000), "jitter");
         assert_eq!(Proof::default().arrival(3, 10), None);
+    }
+
+    /// A long probe of so many packets of 1,000 bytes, one each 2 ms, and how it arrived.
+    fn long(packets: u64, arrives_us: impl Fn(i64) -> i64) -> Arrival {
+        let mut proof = Proof::default();
+        let planned = packets as u32 * 1000;
+        for index in 0..=packets {
+            proof.add((3, planned), 1000, 1_000 + index * 2_000, Some(arrives_us(index.cast_signed())));
+        }
+        proof.arrival(3, planned).unwrap()
+    }
+
+    #[test]
+    fn a_bucket_shows_when_it_has_run_dry() {
+        // Four packets pass at once, then one each 25 ms: 320 kbit/s.
+        let arrival = long(10, |index| (index * 2_000).max((index - 4) * 25_000));
+        assert_eq!(arrival.after_bucket(), Some((4_000, 100_000)));
+        assert_eq!(arrival.measure(), (4_000, 100_000));
+        // No bucket, and one that was nearly empty: the later part tells the rate.
+        let arrival = long(10, |index| index * 25_000);
+        assert_eq!((arrival.after_bucket(), arrival.measure()), (None, (4_000, 100_000)));
+        let arrival = long(10, |index| (index - 1).max(0) * 25_000);
+        assert_eq!((arrival.after_bucket(), arrival.measure()), (None, (4_000, 100_000)));
+        // Not late, or a wide link, whose later part is too short to measure by.
+        assert_eq!(long(10, |index| index * 2_000).after_bucket(), None);
+        assert_eq!(long(10, |index| index * 3_000).measure(), (10_000, 30_000));
+        assert_eq!(long(10, |index| index / 5 * 12_000).after_bucket(), None, "jitter");
+    }
+
+    #[test]
+    fn a_glimpse_suffers_loss_and_waits_for_all_feedback() {
+        let mut proof = Proof::default();
+        let glimpse = |proof: &Proof| proof.glimpse(3, 10_000).and_then(|arrival| arrival.rate());
+        for index in 0..=10_u64 {
+            assert_eq!((glimpse(&proof).is_some(), proof.is_known(3, 10_000)), (index == 10, index == 10));
+            let arrives = (index % 4 != 1).then_some(index.cast_signed() * 2_000);
+            proof.add((3, 10_000), 1000, 1_000 + index * 2_000, arrives);
+        }
+        assert_eq!(glimpse(&proof).map(Bitrate::as_bps), Some(2_800_000));
+        assert_eq!((proof.arrival(3, 10_000), proof.is_known(4, 10_000)), (None, false));
+        for index in 11..=30 {
+            proof.add((4, 20_000), 1000, index * 2_000, (index < 20).then_some(index.cast_signed() * 2_000));
+        }
+        assert_eq!((proof.glimpse(4, 20_000), proof.is_known(4, 20_000)), (None, true), "less than half arrived");
     }
 }
