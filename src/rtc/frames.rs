@@ -6,7 +6,7 @@
 use super::codec;
 use crate::media::{Codec, Frame, FrameNumbers, Scheme, Targets};
 use crate::rtp::dependency::{self, Structure};
-use crate::rtp::{vp8, vp9};
+use crate::rtp::{h264, vp8, vp9};
 
 /// A VP8 keyframe's header: frame tag, start code, and twice 14 bits of size behind them (RFC 6386 §9.1).
 const VP8_START_CODE: [u8; 3] = [0x9d, 0x01, 0x2a];
@@ -52,7 +52,7 @@ impl FrameReader {
         let described = by_payload.unwrap_or_else(|| Described {
             frame: Frame { ends: packet.marker, ..Frame::default() },
             keyframe: codec::starts_keyframe(packet.codec, packet.payload),
-            size: None,
+            size: if packet.codec == Codec::H264 { h264::size(packet.payload) } else { None },
         });
         self.read_descriptor(packet, described).unwrap_or(described)
     }

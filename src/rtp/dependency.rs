@@ -4,7 +4,6 @@
 //!
 //! A stream's first packet brings a [`Structure`]; those after it only name one of its templates, in three bytes.
 
-mod bits;
 mod structure;
 mod rewrite;
 
@@ -16,7 +15,7 @@ mod tests;
 pub use rewrite::{rewrite, shift};
 pub use structure::Structure;
 
-use bits::{BitReader, BitWriter};
+use super::bits::{BitReader, BitWriter, TooShort};
 use structure::{read_indications, target_shift};
 
 /// Decode targets we keep; there may be 32. Streams with more are forwarded whole. Three spatial layers with three
@@ -52,6 +51,12 @@ pub enum Fault {
     TooManyLayers,
     /// It contradicts itself.
     Malformed,
+}
+
+impl From<TooShort> for Fault {
+    fn from(TooShort: TooShort) -> Self {
+        Self::TooShort
+    }
 }
 
 /// What a frame is to a decode target (table A.1).

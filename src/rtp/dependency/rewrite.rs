@@ -1,8 +1,8 @@
 //! A receiver's own copy of a descriptor: other frame numbers, other active decode targets.
 
-use super::bits::{BitReader, BitWriter};
 use super::structure::{INDICATION_BITS, Structure};
 use super::{CHAIN_DIFF_BITS, FRAME_NUMBER_AT, Flags, MANDATORY_BITS, MANDATORY_BYTES, MAX_TARGETS, skip_frame_diffs};
+use crate::rtp::bits::{BitReader, BitWriter};
 
 /// Adds to the frame number, which wraps at 2^16, in place. False, and nothing changed, if the descriptor is too short.
 pub fn shift(bytes: &mut [u8], frame_number_offset: u16) -> bool {

@@ -1,7 +1,7 @@
 //! What the frames of a stream have in common (AV1 RTP, A.8.2, `template_dependency_structure`).
 
-use super::bits::BitReader;
 use super::{Fault, MAX_CHAINS, MAX_SPATIAL, MAX_TARGETS};
+use crate::rtp::bits::BitReader;
 
 /// Template ids have six bits and go round.
 const TEMPLATE_IDS: u8 = 64;
