@@ -25,6 +25,9 @@ const PAGE: &str = "1000";
 /// The variable with the secret of `--key`.
 pub(super) const SECRET_VARIABLE: &str = "STUBE_SECRET";
 
+/// The API's code for a path that it does not have.
+const NO_SUCH_PATH: &str = "not_found";
+
 /// `EX_CONFIG` of sysexits.h.
 const EXIT_CONFIG: u8 = 78;
 /// As clap ends for a command line that it cannot read.
@@ -200,11 +203,17 @@ impl Server {
         Failure::Unreachable { at: self.base.to_string(), why: why.to_owned(), advice: self.advice }
     }
 
+    /// What to look at where paths are missing: the two listeners have different ones.
+    fn listener(&self) -> &'static str {
+        if self.credentials.is_some() { "is it the public listener?" } else { "is it the admin listener?" }
+    }
+
     fn refusal(&self, status: StatusCode, text: &str) -> Failure {
         let Ok(Problem { code, detail, errors }) = serde_json::from_str(text) else {
             return Failure::Unexpected(format!(
-                "what answers at {} is no Stube, or something is before it: {status}",
-                self.base
+                "what answers at {} is no Stube, or something is before it: {status}; {}",
+                self.base,
+                self.listener()
             ));
         };
         let line =
@@ -212,6 +221,9 @@ impl Server {
         let mut more: String = errors.iter().map(line).collect();
         if let (StatusCode::UNAUTHORIZED, Some(Credentials { key, source, .. })) = (status, &self.credentials) {
             more.push_str(&format!("\n  asked as the API key {key}, with the secret of {source}"));
+        }
+        if code == NO_SUCH_PATH {
+            more.push_str(&format!("\n  {}", self.listener()));
         }
         Failure::Refused { code: table::plain(&code), detail: table::plain(&detail), more }
     }

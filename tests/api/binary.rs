@@ -138,6 +138,40 @@ fn the_command_line_makes_tokens() {
 }
 
 #[test]
+fn a_ledger_that_is_not_there_is_neither_made_nor_called_empty() {
+    let config = write("no-ledger", CONFIG);
+    let folder = config.parent().expect("a folder");
+    for arguments in [&["usage"][..], &["audit", "verify"]] {
+        let output = output(arguments, &config, &[]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{arguments:?}: {error}");
+        let where_it_should_be = format!("there is no ledger at {}", folder.display());
+        assert!(error.contains(&where_it_should_be) && error.contains("STATE_DIRECTORY"), "{arguments:?}: {error}");
+    }
+    let files: Vec<_> = std::fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(files, ["config.toml"], "none was made");
+    for (arguments, named) in [
+        (["usage", "--from", "2026-11-22", "--to", "2026-11-22"], "--to: expected a day after --from"),
+        (["usage", "--from", "2026-11-22", "--to", "yesterday"], "--to: expected a day, such as"),
+    ] {
+        let output = output(&arguments, &config, &[]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && error.contains(named), "{arguments:?}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_says_which_file_was_read() {
+    let process = Process::start("reload-path", &[]);
+    let admin = process.printed.lines().find_map(|line| line.trim().strip_prefix("admin")).expect("an admin listener");
+    let url = format!("{}v1/node/reload", admin.trim().trim_end_matches(" and /metrics"));
+    let answer = answered(reqwest::Client::new().post(url), 200, "reload").await;
+    assert_eq!(answer["path"], json!(folder("reload-path").join("config.toml")));
+    process.signal("TERM");
+    assert_eq!(process.end().0, Some(0));
+}
+
+#[test]
 fn packages_get_a_page_of_each_command_and_completions() {
     let folder = folder("generate");
     let named = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();

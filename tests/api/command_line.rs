@@ -135,7 +135,7 @@ async fn what_goes_wrong_is_said_with_its_status() {
     let secret = [("STUBE_SECRET", SECRET)];
     let wrong = [("STUBE_SECRET", "not-the-secret-not-the-secret-hunter2")];
     type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], i32, &'a [&'a str]);
-    let cases: [Case<'_>; 13] = [
+    let cases: [Case<'_>; 14] = [
         (&["rooms", "list", "--url", &nobody, "--key", KEY], &secret, 3, &["no server answers", "is it running?"]),
         (&["node", "status", "--admin-url", &nobody], &[], 3, &["the connection is refused", "systemctl status stube"]),
         (&["rooms", "list", "--url", &url, "--key", KEY], &wrong, 1, &["(invalid_credentials)", KEY, "STUBE_SECRET"]),
@@ -150,7 +150,8 @@ async fn what_goes_wrong_is_said_with_its_status() {
         // Without a configuration as the shipped one says, whose server is this machine's.
         (&["load", "--url", "http://192.0.2.7"], &[], 2, &["--url leads to another server", "STUBE_SECRET"]),
         // The admin listener has no such thing.
-        (&["rooms", "list", "--url", &admin, "--key", KEY], &secret, 1, &["no Stube", "404"]),
+        (&["rooms", "list", "--url", &admin, "--key", KEY], &secret, 1, &["no Stube", "404", "public listener?"]),
+        (&["node", "status", "--admin-url", &url], &[], 1, &["(not_found)", "is it the admin listener?"]),
     ];
     for (arguments, environment, status, words) in cases {
         let output = tokio::task::block_in_place(|| ask(arguments, environment));
