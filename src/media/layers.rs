@@ -54,6 +54,8 @@ pub struct LayerSelector {
     key_top: u8,
     /// All frames below [`Self::spatial`] have been sent since the keyframe: it can be lowered at any picture.
     lower_intact: bool,
+    /// Lower layers of a picture were left out, and nothing above them has come: so far it is left out whole.
+    gap: bool,
     chains: Option<Box<Chains>>,
 }
 
@@ -76,7 +78,7 @@ impl LayerSelector {
     pub fn begin(&mut self, packet: &Packet, target: Layer) {
         (self.spatial, self.temporal) = (target.spatial, target.temporal);
         (self.key_picture, self.key_top) = (Some(packet.timestamp), packet.frame.spatial);
-        self.lower_intact = true;
+        (self.lower_intact, self.gap) = (true, false);
         self.chains = match &packet.frame.scheme {
             Scheme::Targets(targets) => Some(Box::new(Chains::new(&packet.frame, targets, target))),
             _ => None,
@@ -100,6 +102,12 @@ impl LayerSelector {
         }
         let known = target.spatial != TOP && self.key_picture.is_some();
         known && (target.spatial > self.spatial || (target.spatial < self.spatial && !self.lower_intact))
+    }
+
+    /// Whether whole pictures have been left out since the last that was sent, because a layer that was to come above
+    /// them did not.
+    pub fn has_gap(&self) -> bool {
+        self.gap
     }
 
     /// What becomes of a packet of the encoding that flows.
@@ -161,9 +169,10 @@ impl LayerSelector {
             return Choice::Skip { picture: false };
         }
         if unneeded_above && !in_key_picture && frame.spatial < self.spatial {
-            self.lower_intact = false;
+            (self.lower_intact, self.gap) = (false, true);
             return Choice::Skip { picture: false };
         }
+        self.gap = false;
         Choice::Send { mark: frame.ends && frame.spatial == self.spatial, active_targets: 0 }
     }
 }

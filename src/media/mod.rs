@@ -41,6 +41,7 @@ mod slots;
 pub mod speakers;
 mod subscription;
 mod timers;
+mod top_layer;
 mod track;
 
 pub use packet::{Codec, CodecSet, Frame, FrameNumbers, MAX_CHAINS, MAX_TARGETS, Packet, Scheme, Targets};

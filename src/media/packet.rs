@@ -200,6 +200,11 @@ impl Targets {
         (0..self.count).filter(fits).max_by_key(|target| self.layer(*target)).unwrap_or(0)
     }
 
+    /// The highest spatial layer that is sent.
+    pub fn top_spatial(&self) -> u8 {
+        self.layer(self.best(u8::MAX, u8::MAX)).0
+    }
+
     /// One bit for each target that is not above a layer.
     pub fn mask(&self, spatial: u8, temporal: u8) -> u16 {
         let within = |target: &u8| {

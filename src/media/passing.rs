@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::audio::Heard;
 use super::meter::{DropReason, KEYFRAME_WAIT_BOUNDS_US};
 use super::packet::Packet;
+use super::quality::Stall;
 use super::signal::TrackEvent;
 use super::timers::Timer;
 use super::{EncodingIndex, Room, Seat, TrackKey, speakers, track};
@@ -18,12 +19,13 @@ impl Room {
             return self.drops.add(DropReason::UnpublishedTrack, packets.len() as u64);
         };
         self.starts.clear();
-        let (mut changed, mut awakened) = (false, false);
+        let (mut changed, mut awakened, mut ceased) = (false, false, false);
         for packet in packets {
             let noted = track.note(encoding, packet, now);
             self.starts.push(noted.start);
             changed |= noted.changed;
             awakened |= noted.awakened;
+            ceased |= noted.ceased;
             if let Some(waited) = noted.waited {
                 self.quality.keyframe_waits.observe(waited.as_micros() as u64, &KEYFRAME_WAIT_BOUNDS_US);
             }
@@ -65,8 +67,32 @@ impl Room {
         if source_changed {
             self.want_keyframe(key, encoding, now);
         }
+        if ceased {
+            self.top_layer_ceased(key, encoding, now);
+        }
         if changed || slot_changed {
             self.settle(now);
+        }
+    }
+
+    /// The publisher has stopped an encoding's highest spatial layer. Whoever was sent that alone has nothing to go on
+    /// with but a keyframe.
+    fn top_layer_ceased(&mut self, key: TrackKey, encoding: EncodingIndex, now: Instant) {
+        let Some(track) = self.tracks.get(key.0 as usize).and_then(Option::as_ref) else { return };
+        let Some(top) = track.encodings.get(usize::from(encoding.0)).map(|encoding| encoding.top.layer()) else {
+            return;
+        };
+        let mut stranded = false;
+        for (seat, slot) in &track.subscribers {
+            let participant = self.seats.get_mut(usize::from(seat.0)).and_then(Option::as_mut);
+            let bound = participant.and_then(|participant| participant.slots.get_mut(usize::from(slot.0)));
+            if let Some(bound) = bound.filter(|bound| bound.is_stranded(encoding, top)) {
+                bound.freeze.begin(Stall::Silent, now);
+                stranded = true;
+            }
+        }
+        if stranded {
+            self.want_keyframe(key, encoding, now);
         }
     }
 
@@ -90,3 +116,6 @@ impl Room {
         is_silent
     }
 }
+
+#[cfg(test)]
+mod tests;

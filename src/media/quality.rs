@@ -26,8 +26,8 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Counts a packet.
-    pub fn note(&mut self, packet: &Packet) {
+    /// Counts a packet. Whether it begins a picture.
+    pub fn note(&mut self, packet: &Packet) -> bool {
         self.volume.count(packet.bytes);
         // Late packets have the timestamp of an older picture.
         let passed = self.timestamp.map_or(1, |last| packet.timestamp.wrapping_sub(last).cast_signed());
@@ -35,6 +35,7 @@ impl Intake {
             self.pictures += 1;
             self.timestamp = Some(packet.timestamp);
         }
+        passed > 0
     }
 }
 
@@ -228,7 +229,7 @@ impl Track {
             EncodingQuality {
                 rid: encoding.rid.clone(),
                 active,
-                bitrate_bps: (active && encoding.rates.is_measured()).then(|| encoding.rates.price(u8::MAX, u8::MAX)),
+                bitrate_bps: (active && encoding.rates.is_measured()).then(|| encoding.rates.total()),
                 width,
                 height,
                 frames: (self.kind == MediaKind::Video).then_some(encoding.intake.pictures),

@@ -18,7 +18,7 @@ const FALL: u64 = 3;
 /// layer seemed to cost a fifth too much.
 const FIRST_SPAN: Duration = Duration::from_millis(200);
 const SPAN: Duration = Duration::from_secs(1);
-/// An encoding that has been silent for so long has ceased, or sends less than four pictures a second.
+/// A spatial layer that has been silent for so long has ceased, or sends less than four pictures a second.
 const CEASED: Duration = Duration::from_millis(250);
 /// A spatial layer that has been silent for this long while its encoding goes on is not sent any more.
 const LAYER_ALIVE: Duration = Duration::from_millis(1500);
@@ -31,6 +31,8 @@ pub struct LayerRates {
     /// Bits a second.
     rates: [[u64; TEMPORAL]; SPATIAL],
     heard: [Option<Instant>; SPATIAL],
+    /// Those of which nothing had come when the rates were last measured.
+    silent: [bool; SPATIAL],
     sizes: [Option<(u16, u16)>; SPATIAL],
     /// Whoever gets a spatial layer gets none below it but with keyframes (modes `…_KEY`).
     alone: bool,
@@ -45,6 +47,7 @@ impl LayerRates {
             bytes: [[0; TEMPORAL]; SPATIAL],
             rates: [[0; TEMPORAL]; SPATIAL],
             heard: [None; SPATIAL],
+            silent: [false; SPATIAL],
             sizes: [None; SPATIAL],
             alone: false,
             measured: false,
@@ -70,8 +73,8 @@ impl LayerRates {
         news
     }
 
-    /// Turns what was counted since the last time into rates. An encoding that was silent keeps what it had: it costs
-    /// that again when it comes back.
+    /// Turns what was counted since the last time into rates. A spatial layer that was silent for some of it keeps what
+    /// it had: it costs that again when it comes back.
     pub fn measure(&mut self, now: Instant) {
         let span = now.saturating_duration_since(self.since);
         if span < if self.measured { SPAN } else { FIRST_SPAN } {
@@ -79,19 +82,23 @@ impl LayerRates {
         }
         self.since = now;
         let bytes = std::mem::take(&mut self.bytes);
+        let silent = std::mem::replace(&mut self.silent, bytes.map(|bytes| bytes == [0; TEMPORAL]));
         if bytes.as_flattened().iter().all(|bytes| *bytes == 0) {
             return;
         }
-        // It was stopped in the midst, and costs what it did when it comes back.
-        let ceased = self.heard.iter().flatten().all(|at| now.saturating_duration_since(*at) > CEASED);
-        for (rate, bytes) in self.rates.as_flattened_mut().iter_mut().zip(bytes.as_flattened()) {
-            let new = Bitrate::of(*bytes, span).as_bps();
-            *rate = match *rate {
-                _ if !self.measured => new,
-                old if new > old => old + (new - old) / RISE,
-                old if ceased => old,
-                old => old - (old - new) / FALL,
-            };
+        for (spatial, (rates, bytes)) in self.rates.iter_mut().zip(&bytes).enumerate() {
+            let ceased = self.heard[spatial].is_some_and(|at| now.saturating_duration_since(at) > CEASED);
+            // It was stopped or taken up again in the midst.
+            let is_partial = ceased || silent[spatial];
+            for (rate, bytes) in rates.iter_mut().zip(bytes) {
+                let new = Bitrate::of(*bytes, span).as_bps();
+                *rate = match *rate {
+                    _ if !self.measured => new,
+                    old if new > old => old + (new - old) / RISE,
+                    old if is_partial => old,
+                    old => old - (old - new) / FALL,
+                };
+            }
         }
         self.measured = true;
     }
@@ -110,7 +117,8 @@ impl LayerRates {
 
     /// The highest temporal layer that there has been lately.
     pub fn top_temporal(&self) -> u8 {
-        let used = |temporal: &usize| self.rates.iter().any(|rates| rates[*temporal] > 1_000);
+        let sent = self.rates.iter().take(usize::from(self.top_spatial()) + 1);
+        let used = |temporal: &usize| sent.clone().any(|rates| rates[*temporal] > 1_000);
         (0..TEMPORAL).rev().find(used).unwrap_or(0) as u8
     }
 
@@ -120,6 +128,12 @@ impl LayerRates {
         let lowest = if self.alone { highest } else { 0 };
         let layers = self.rates[lowest..=highest].iter();
         Bitrate::from_bps(layers.flat_map(|rates| rates.iter().take(usize::from(temporal) + 1)).sum())
+    }
+
+    /// What all of it takes on the way from the publisher.
+    pub fn total(&self) -> Bitrate {
+        let sent = self.rates.iter().take(usize::from(self.top_spatial()) + 1);
+        Bitrate::from_bps(sent.flatten().sum())
     }
 
     /// Width and height of a spatial layer, in pixels.
@@ -134,7 +148,7 @@ fn stands_alone(frame: &Frame) -> bool {
         Scheme::Spatial { unneeded_above, .. } => *unneeded_above,
         Scheme::Targets(targets) => {
             let best = targets.best(u8::MAX, u8::MAX);
-            targets.layer(best).0 > frame.spatial && targets.indication(best) == Indication::NotPresent
+            targets.top_spatial() > frame.spatial && targets.indication(best) == Indication::NotPresent
         }
         Scheme::Whole | Scheme::Temporal { .. } => false,
     }
@@ -147,6 +161,11 @@ mod tests {
 
     const LOOK_MS: u64 = 250;
 
+    fn packet(frame: Frame, bytes: usize, captured_at: Instant) -> Packet {
+        let (ssrc, seq, timestamp, codec) = (1, 0, 0, Codec::Vp8);
+        Packet { ssrc, seq, timestamp, codec, bytes, keyframe: false, level: None, captured_at, frame, size: None }
+    }
+
     /// 30 frames a second of 620 bytes and 80 around them, those of the lowest of three temporal layers twice as large;
     /// measured every 250 ms from then to then.
     fn play(rates: &mut LayerRates, t0: Instant, span_ms: std::ops::Range<u64>, sends: impl Fn(u64) -> bool) {
@@ -158,21 +177,10 @@ mod tests {
                 let temporal = [0, 2, 1, 2][(number % 4) as usize];
                 let frame = Frame { temporal, ..Frame::default() };
                 let bytes = if temporal == 0 { 1320 } else { 620 };
-                let (captured_at, codec) = (t0 + Duration::from_millis(at_ms), Codec::Vp8);
-                let packet = Packet {
-                    ssrc: 1,
-                    seq: number,
-                    timestamp: 0,
-                    codec,
-                    bytes,
-                    keyframe: false,
-                    level: None,
-                    captured_at,
-                    frame,
-                    size: None,
-                };
+                let at = t0 + Duration::from_millis(at_ms);
+                let packet = packet(frame, bytes, at);
                 if sends(at_ms) {
-                    rates.note(&packet, captured_at);
+                    rates.note(&packet, at);
                 }
             }
             rates.measure(t0 + Duration::from_millis(look_ms));
@@ -194,6 +202,35 @@ mod tests {
             let near = |(is, should): (u64, u64)| is * 100 >= should * 92 && is * 100 <= should * 110;
             let all = measured.into_iter().zip([84, 126, 210]).all(near);
             assert!(second < 3 || all, "second {second}: {measured:?}");
+        }
+    }
+
+    #[test]
+    fn a_spatial_layer_that_is_stopped_costs_the_same_when_it_comes_back() {
+        let t0 = Instant::now();
+        for (stops_ms, returns_ms) in [(5_000, 9_000), (5_400, 9_200), (5_900, 9_800), (5_500, 5_700), (5_950, 6_900)] {
+            let mut rates = LayerRates::new(t0);
+            let mut price = 0;
+            for at_ms in (0..12_000).step_by(10) {
+                let now = t0 + Duration::from_millis(at_ms);
+                let is_sent = |spatial: u8| spatial == 0 || !(stops_ms..returns_ms).contains(&at_ms);
+                for spatial in (0..2_u8).filter(|spatial| is_sent(*spatial)) {
+                    let frame = Frame { spatial, ..Frame::default() };
+                    rates.note(&packet(frame, 620 << spatial, now), now);
+                }
+                if at_ms % LOOK_MS == 0 {
+                    rates.measure(now);
+                }
+                if at_ms == 5_000 {
+                    price = rates.price(1, 0).as_bps();
+                }
+                let same = rates.price(1, 0).as_bps() * 100 >= price * 85;
+                assert!(
+                    at_ms < 5_000 || same,
+                    "{stops_ms} to {returns_ms}, at {at_ms}: {price} became {:?}",
+                    rates.price(1, 0)
+                );
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use super::quality::Stall;
 use super::signal::{Signal, SlotInfo, SlotState, TrackEvent};
 use super::subscription::{Binding, Slot};
 use super::timers::Timer;
+use super::track::{Encoding, Track};
 use super::{EncodingIndex, Output, Room, Seat, SlotIndex, TrackKey};
 use crate::command::{MediaKind, Notice, ParticipantState, Source};
 
@@ -167,7 +168,26 @@ impl Room {
         if ladders_changed && !self.slots_stale {
             (0..self.seats.len()).for_each(|index| self.allocate(Seat(index as u16), now));
         }
+        self.look_at_lagging(now);
         self.look_at_needs(now);
+    }
+
+    /// Asks for the keyframes without which slots stay below the spatial layer they are to have: the last one lacked it,
+    /// and it came later.
+    fn look_at_lagging(&mut self, now: Instant) {
+        let lags = |track: &Track, (number, encoding): (usize, &Encoding)| {
+            let (encoding, top) = (EncodingIndex(number as u8), encoding.top.layer());
+            let slot = |seat: Seat, slot: SlotIndex| self.participant(seat)?.slots.get(usize::from(slot.0));
+            let mut slots = track.subscribers.iter().filter_map(|(seat, index)| slot(*seat, *index));
+            (top > 0 && !track.muted && slots.any(|slot| slot.lags(encoding, top))).then_some(encoding)
+        };
+        let mut lagging = Vec::new();
+        for (index, track) in self.tracks.iter().enumerate() {
+            let Some(track) = track else { continue };
+            let encodings = track.encodings.iter().enumerate().filter_map(|encoding| lags(track, encoding));
+            lagging.extend(encodings.map(|encoding| (TrackKey(index as u32), encoding)));
+        }
+        lagging.into_iter().for_each(|(key, encoding)| self.want_keyframe(key, encoding, now));
     }
 
     /// Shows or conceals a participant's tracks as their grants and state now demand.

@@ -119,6 +119,19 @@ impl Slot {
         current != Some(target.encoding) || self.layers.needs_keyframe(target)
     }
 
+    /// Whether what flows of this encoding cannot be cut down to the spatial layers up to `top` without a keyframe.
+    pub fn is_stranded(&self, encoding: EncodingIndex, top: u8) -> bool {
+        let flows = self.layer().filter(|layer| layer.encoding == encoding);
+        flows.is_some_and(|layer| self.layers.needs_keyframe(Layer { spatial: layer.spatial.min(top), ..layer }))
+    }
+
+    /// Whether spatial layers up to `top` come of the encoding that flows, and only a keyframe leads to those wanted.
+    pub fn lags(&self, encoding: EncodingIndex, top: u8) -> bool {
+        let Some(Binding { current: Some(current), target: Some(target), .. }) = self.binding else { return false };
+        let flows = current == encoding && target.encoding == encoding;
+        flows && target.spatial <= top && self.layers.needs_keyframe(target)
+    }
+
     /// Whether the slot waits for a keyframe of this encoding.
     pub fn awaits(&self, encoding: EncodingIndex) -> bool {
         self.binding.is_some_and(|binding| {
@@ -163,6 +176,10 @@ impl Slot {
             false => Layer::whole(encoding),
         };
         if start {
+            if flows && self.layers.has_gap() {
+                // A keyframe needs no picture before it, so the numbers need not tell of those left out.
+                self.forwarder.switch();
+            }
             self.layers.begin(packet, goal);
         }
         match self.layers.choose(packet, goal) {

@@ -9,6 +9,7 @@ use super::packet::{Codec, Packet};
 use super::quality::Intake;
 use super::rates::LayerRates;
 use super::signal::SlotLayer;
+use super::top_layer::TopLayer;
 use super::{EncodingIndex, NewTrack, Seat, SlotIndex};
 use crate::command::{LayerInfo, MediaKind, Source, TrackInfo};
 use crate::ids::TrackId;
@@ -74,6 +75,7 @@ pub struct Encoding {
     pub keyframes: KeyframeRequests,
     pub rates: LayerRates,
     pub intake: Intake,
+    pub top: TopLayer,
     /// Its publisher has not been told to stop it.
     pub active: bool,
     /// When someone last needed it, and when its publisher was told to go on with it.
@@ -96,6 +98,8 @@ pub struct Noted {
     pub changed: bool,
     /// It is the first of its encoding after a silence.
     pub awakened: bool,
+    /// It shows that the highest spatial layer of its encoding has ceased.
+    pub ceased: bool,
     /// It is a keyframe, first wished for so long ago.
     pub waited: Option<Duration>,
 }
@@ -117,6 +121,7 @@ impl Track {
             keyframes: KeyframeRequests::new(several && index == 0),
             rates: LayerRates::new(now),
             intake: Intake::default(),
+            top: TopLayer::default(),
             active: true,
             needed_at: now,
             revived_at: None,
@@ -169,7 +174,7 @@ impl Track {
 
     /// Notes a packet.
     pub fn note(&mut self, encoding: EncodingIndex, packet: &Packet, now: Instant) -> Noted {
-        let mut noted = Noted { start: packet.keyframe, changed: false, awakened: false, waited: None };
+        let mut noted = Noted { start: packet.keyframe, changed: false, awakened: false, ceased: false, waited: None };
         if let Some(encoding) = self.encodings.get_mut(usize::from(encoding.0)) {
             noted.awakened = encoding.heard(now);
             self.heard_at = Some(now);
@@ -178,7 +183,8 @@ impl Track {
                 Some((ssrc, seq)) if ssrc == packet.ssrc && seq > packet.seq => noted.start = false,
                 _ => encoding.latest = Some((packet.ssrc, packet.seq)),
             }
-            encoding.intake.note(packet);
+            let begins_picture = encoding.intake.note(packet);
+            noted.ceased = encoding.top.note(&packet.frame, begins_picture, now);
             if noted.start {
                 noted.waited = encoding.keyframes.satisfied(now);
             }
@@ -255,7 +261,7 @@ impl Track {
 
     /// What it sends in all.
     pub fn rate(&self) -> Bitrate {
-        let rate = |encoding: &Encoding| encoding.rates.price(u8::MAX, u8::MAX).as_bps();
+        let rate = |encoding: &Encoding| encoding.rates.total().as_bps();
         Bitrate::from_bps(self.encodings.iter().map(rate).sum())
     }
 

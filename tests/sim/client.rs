@@ -106,7 +106,7 @@ impl Client {
             .clear_codecs()
             .enable_opus(true, config.adaptive.is_none() && red::is_offered_by(config.index))
             .enable_vp8(true)
-            .enable_vp9(config.adaptive == Some(Ladder::Vp9))
+            .enable_vp9(config.adaptive.is_some_and(|ladder| !ladder.is_simulcast()))
             .build(now);
         let candidate = Candidate::host(config.address, "udp").expect("a host candidate");
         rtc.add_local_candidate(candidate);

@@ -40,6 +40,15 @@ pub enum Ladder {
     Vp8,
     /// One VP9 encoding with three spatial layers, which refer to each other in key pictures only (L3T3_KEY).
     Vp9,
+    /// The same with layers that refer to each other in every picture (L3T3).
+    Vp9Full,
+}
+
+impl Ladder {
+    /// Whether the ladder's steps are encodings of their own.
+    pub fn is_simulcast(self) -> bool {
+        self == Self::Vp8
+    }
 }
 
 /// A VP8 frame's layer, whether it is a sync point, and its references, by its place after the key frame: libwebrtc's
@@ -70,6 +79,14 @@ pub struct Encoding {
     key_idx: u8,
     /// Bytes that key frames took too much.
     debt: f64,
+    /// Spatial layers that are made.
+    layers: usize,
+    /// Which of the last frames each of them has, the latest lowest; and the number of its last one in temporal layer 0.
+    made: [u32; STEPS.len()],
+    bases: [u32; STEPS.len()],
+    /// How many frames in a row rate control may leave out of the top layer, and how many it still does.
+    longest_drop: u64,
+    dropping: u64,
 }
 
 impl Encoding {
@@ -83,8 +100,27 @@ impl Encoding {
             tl0_pic_idx: rng.within(0..256) as u8,
             key_idx: rng.within(0..32) as u8,
             debt: 0.0,
+            layers: STEPS.len(),
+            made: [0; STEPS.len()],
+            bases: [0; STEPS.len()],
+            longest_drop: 0,
+            dropping: 0,
             rng,
         }
+    }
+
+    /// From now on so many spatial layers are made. As libvpx does it, a layer stops without a key frame, and what
+    /// refers to lower ones in key pictures only begins again with one.
+    pub fn set_layers(&mut self, layers: usize) {
+        if layers > self.layers && self.ladder == Ladder::Vp9 {
+            self.key = None;
+        }
+        self.layers = layers;
+    }
+
+    /// From now on rate control leaves frames of the top layer alone out, at most so many in a row.
+    pub fn set_longest_drop(&mut self, frames: u64) {
+        self.longest_drop = frames;
     }
 
     /// The payloads of a frame, of all its spatial layers. The stamp says all but the frame's inside.
@@ -98,7 +134,7 @@ impl Encoding {
         self.picture_id = self.picture_id.wrapping_add(1) & 0x7fff;
         match self.ladder {
             Ladder::Vp8 => self.vp8(stamp, keyframe, place),
-            Ladder::Vp9 => self.vp9(stamp, keyframe, place),
+            Ladder::Vp9 | Ladder::Vp9Full => self.vp9(stamp, keyframe, place),
         }
     }
 
@@ -123,12 +159,17 @@ impl Encoding {
     }
 
     fn vp9(&mut self, stamp: Stamp, key: bool, place: usize) -> Vec<Vec<u8>> {
-        let (temporal, references) = VP9_PATTERN[place % VP9_PATTERN.len()];
-        let references = if key { [0, 0] } else { references };
+        let (temporal, [back, _]) = VP9_PATTERN[place % VP9_PATTERN.len()];
         self.count_base(temporal);
+        if key {
+            self.made = [0; STEPS.len()];
+        }
+        let is_full = self.ladder == Ladder::Vp9Full;
+        let layers = self.layers - usize::from(self.drops_top(key));
         let mut payloads = Vec::new();
-        for step in 0..STEPS.len() {
-            let inter_layer = key && step > 0;
+        for step in 0..layers {
+            let inter_layer = step > 0 && (key || is_full);
+            let references = [if key { 0 } else { self.reference(step, stamp.frame, back) }, 0];
             let place = Place { spatial: step as u8, temporal, references, inter_layer };
             let serial = stamp.serial + payloads.len() as u32;
             let size = self.frame_bytes(step, temporal, key);
@@ -140,17 +181,47 @@ impl Encoding {
                     temporal,
                     spatial: step as u8,
                     switch_up: true,
-                    inter_picture: !key,
+                    inter_picture: references != [0, 0],
                     inter_layer,
                     starts,
                     ends: stamp.packet + 1 == stamp.packets,
-                    top: !key || step + 1 == STEPS.len(),
+                    top: !(key || is_full) || step + 1 == STEPS.len(),
                     structure: (key && step == 0 && starts).then(|| STEPS.map(|step| step.resolution)),
                 };
                 payloads.push(stamp.vp9(descriptor, size));
             }
         }
+        for step in 0..STEPS.len() {
+            self.made[step] = self.made[step] << 1 | u32::from(step < layers);
+            if step < layers && temporal == 0 {
+                self.bases[step] = stamp.frame;
+            }
+        }
         payloads
+    }
+
+    /// Whether this frame has no top layer.
+    fn drops_top(&mut self, key: bool) -> bool {
+        if key || self.longest_drop == 0 {
+            self.dropping = 0;
+            return false;
+        }
+        if self.dropping == 0 && self.rng.percent(10) {
+            self.dropping = self.rng.within(1..self.longest_drop + 1) + 1;
+        }
+        self.dropping = self.dropping.saturating_sub(1);
+        self.dropping > 0
+    }
+
+    /// How far back a frame of a spatial layer refers, which would be `back` if that were there. Else it is the last frame
+    /// of temporal layer 0 or, where the layer below will do, nothing.
+    fn reference(&self, step: usize, frame: u32, back: u8) -> u8 {
+        let is_made = self.made[step] >> (back - 1) & 1 == 1;
+        match () {
+            () if is_made => back,
+            () if self.ladder == Ladder::Vp9Full && step > 0 => 0,
+            () => u8::try_from(frame - self.bases[step]).unwrap_or(0),
+        }
     }
 
     fn count_base(&mut self, temporal: u8) {
@@ -194,8 +265,13 @@ mod tests {
 
     #[test]
     fn an_encoding_keeps_its_rate_and_its_order() {
-        for (ladder, step, expected) in [(Ladder::Vp8, 2, 1_700e3), (Ladder::Vp8, 0, 150e3), (Ladder::Vp9, 0, 2_350e3)]
-        {
+        let cases = [
+            (Ladder::Vp8, 2, 1_700e3),
+            (Ladder::Vp8, 0, 150e3),
+            (Ladder::Vp9, 0, 2_350e3),
+            (Ladder::Vp9Full, 0, 2_350e3),
+        ];
+        for (ladder, step, expected) in cases {
             let mut encoding = Encoding::new(ladder, step, Rng::new(1, "encoding"));
             let (mut bytes, mut serial) = (0, 0);
             let mut last = None;

@@ -116,6 +116,11 @@ impl Publication {
         }
     }
 
+    /// Of an adaptive camera.
+    pub fn encodings(&mut self) -> impl Iterator<Item = &mut Encoding> {
+        self.layers.iter_mut().filter_map(|layer| layer.encoding.as_mut())
+    }
+
     fn frame_time(&self) -> Duration {
         match self.kind {
             MediaKind::Audio => AUDIO_FRAME,
@@ -135,7 +140,7 @@ impl Publication {
     fn codec(&self) -> Codec {
         match (self.kind, self.ladder) {
             (MediaKind::Audio, _) => Codec::Opus,
-            (MediaKind::Video, Some(Ladder::Vp9)) => Codec::Vp9,
+            (MediaKind::Video, Some(ladder)) if !ladder.is_simulcast() => Codec::Vp9,
             (MediaKind::Video, _) => Codec::Vp8,
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A frame is decodable if it is whole and what it refers to has been decoded. Like libwebrtc's, the decoder takes the
 //! next decodable frame when its time has come: a hole is waited for as long as the jitter buffer is deep, then passed
-//! over if something behind it can be decoded. It asks for a key frame when nothing could be decoded for 200 ms.
+//! over if something behind it can be decoded. It asks for a key frame when no picture could be decoded to its end, the
+//! highest of its spatial layers, for 200 ms.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -205,7 +206,9 @@ impl Viewer {
                 self.decoded.pop_first();
             }
             self.end = Some(frame.last(first));
-            self.stuck_since = None;
+            if frame.marker {
+                self.stuck_since = None;
+            }
             self.show(&stamp, now);
         }
     }
@@ -283,7 +286,7 @@ mod tests {
 
     #[test]
     fn everything_whole_is_shown() {
-        for (ladder, step) in [(Ladder::Vp8, 0), (Ladder::Vp9, 2)] {
+        for (ladder, step) in [(Ladder::Vp8, 0), (Ladder::Vp9, 2), (Ladder::Vp9Full, 2)] {
             let viewer = play(ladder, &[]);
             assert_eq!(viewer.shown.len(), 90);
             assert!(viewer.shown.iter().all(|shown| shown.step == step));

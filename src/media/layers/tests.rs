@@ -124,6 +124,20 @@ fn after_a_keyframe_without_the_top_layer_the_next_lower_one_flows() {
     assert_eq!(choose_all(&mut selector, &vp9(3000, 2, true), layer(2, 0)), [None, Some(true)]);
 }
 
+#[test]
+fn pictures_left_out_whole_are_known_at_the_next_keyframe() {
+    let mut selector = begin_vp9(layer(2, 0), 3);
+    choose_all(&mut selector, &vp9(3000, 3, true), layer(2, 0));
+    assert!(!selector.has_gap());
+    choose_all(&mut selector, &vp9(6000, 2, true), layer(2, 0));
+    assert!(selector.has_gap(), "the top layer did not come");
+    choose_all(&mut selector, &vp9(9000, 3, true), layer(2, 0));
+    assert!(!selector.has_gap(), "it does again");
+    choose_all(&mut selector, &vp9(12_000, 2, true), layer(2, 0));
+    selector.begin(&vp9(15_000, 2, false)[0], layer(2, 0));
+    assert!(!selector.has_gap());
+}
+
 // ---- Dependency Descriptor -------------------------------------------------------------------------------------------
 
 /// L2T2: targets S0T0, S0T1, S1T0, S1T1, chain 0 for S0 and 1 for S1. `alone`: S1 needs S0 in keyframes only.

@@ -8,10 +8,11 @@ use serde_json::json;
 
 use super::table::said;
 use super::watch::{Watch, Window};
-use crate::encoding::Ladder;
+use crate::encoding::{Encoding, Ladder};
 use crate::member::{Joiner, mobile_address};
 use crate::net::Conditions;
 use crate::shaper::{Carried, Link};
+use crate::source::Publication;
 use crate::stamp::TrackKey;
 use crate::viewer::{Shown, Viewer};
 use crate::world::World;
@@ -68,8 +69,7 @@ impl Stage {
 
     /// Someone with a microphone and an adaptive camera, who watches nobody.
     pub fn publisher(&mut self, ladder: Ladder, up: Link) -> usize {
-        let simulcast = ladder == Ladder::Vp8;
-        let joiner = Joiner { simulcast, ..Self::joiner(ladder) };
+        let joiner = Joiner { simulcast: ladder.is_simulcast(), ..Self::joiner(ladder) };
         self.join(&joiner, up, Link::CLEAN)
     }
 
@@ -149,6 +149,19 @@ impl Stage {
     pub fn set_sending(&mut self, publisher: usize, rid: &str, sends: bool) {
         let publications = self.world.members[publisher].client.publications.iter_mut();
         publications.for_each(|publication| publication.set_sending(rid, sends));
+    }
+
+    /// Changes how a publisher's browser encodes.
+    pub fn encode(&mut self, publisher: usize, change: impl Fn(&mut Encoding)) {
+        let publications = self.world.members[publisher].client.publications.iter_mut();
+        publications.flat_map(Publication::encodings).for_each(change);
+    }
+
+    /// How often a publisher has been asked for a key frame in a window.
+    pub fn asked_of(&self, publisher: usize, window: Window) -> usize {
+        let second = |at: Instant| (at - self.world.start).as_secs_f64();
+        let asked = self.world.members[publisher].client.asked.iter().map(|asked| second(asked.sent_at));
+        asked.filter(|at| (window.from..window.to).contains(at)).count()
     }
 
     /// Viewers want every camera they have heard of.
