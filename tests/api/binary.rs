@@ -165,7 +165,7 @@ async fn a_reload_says_which_file_was_read() {
     let process = Process::start("reload-path", &[]);
     let admin = process.printed.lines().find_map(|line| line.trim().strip_prefix("admin")).expect("an admin listener");
     let url = format!("{}v1/node/reload", admin.trim().trim_end_matches(" and /metrics"));
-    let answer = answered(reqwest::Client::new().post(url), 200, "reload").await;
+    let answer = answered(reqwest::Client::new().post(url).json(&json!({})), 200, "reload").await;
     assert_eq!(answer["path"], json!(folder("reload-path").join("config.toml")));
     process.signal("TERM");
     assert_eq!(process.end().0, Some(0));
