@@ -22,7 +22,8 @@ const FREEZE: Duration = Duration::from_millis(500);
 pub struct Intake {
     volume: Volume,
     pictures: u64,
-    timestamp: Option<u32>,
+    /// Of the latest picture, and its stream: another one's timestamps begin anywhere.
+    latest: Option<(u32, u32)>,
 }
 
 impl Intake {
@@ -30,10 +31,11 @@ impl Intake {
     pub fn note(&mut self, packet: &Packet) -> bool {
         self.volume.count(packet.bytes);
         // Late packets have the timestamp of an older picture.
-        let passed = self.timestamp.map_or(1, |last| packet.timestamp.wrapping_sub(last).cast_signed());
+        let latest = self.latest.filter(|(ssrc, _)| *ssrc == packet.ssrc);
+        let passed = latest.map_or(1, |(_, last)| packet.timestamp.wrapping_sub(last).cast_signed());
         if passed > 0 {
             self.pictures += 1;
-            self.timestamp = Some(packet.timestamp);
+            self.latest = Some((packet.ssrc, packet.timestamp));
         }
         passed > 0
     }

@@ -334,7 +334,8 @@ impl Congestion {
 
     /// When to probe although no feedback comes, because nothing is sent.
     fn idle_probe_us(&self) -> Option<u64> {
-        let idle = self.register.in_flight_bytes() == 0 && self.prober.is_idle();
+        // Nobody else judges a probe whose feedback was the last, or never came.
+        let idle = self.register.in_flight_bytes() == 0 && self.prober.next_padding_us().is_none();
         let wanted = self.is_heard && self.demand != Bitrate::ZERO && self.estimate() < self.demand;
         (idle && wanted).then(|| self.alive_at_us.max(self.ran_at_us) + IDLE_PROBE_US)
     }

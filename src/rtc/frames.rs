@@ -52,7 +52,7 @@ impl FrameReader {
         let described = by_payload.unwrap_or_else(|| Described {
             frame: Frame { ends: packet.marker, ..Frame::default() },
             keyframe: codec::starts_keyframe(packet.codec, packet.payload),
-            size: if packet.codec == Codec::H264 { h264::size(packet.payload) } else { None },
+            size: if packet.codec == Codec::H264 && !packet.late { h264::size(packet.payload) } else { None },
         });
         self.read_descriptor(packet, described).unwrap_or(described)
     }

@@ -7,6 +7,7 @@ use str0m::media::MediaKind;
 
 use crate::check::Faults;
 use crate::member::{Life, Member};
+use crate::shards::LOUDEST;
 use crate::stamp::TrackKey;
 use crate::world::World;
 
@@ -41,6 +42,13 @@ pub fn check_liveness(world: &mut World) {
 /// Those whom the server may still take for present, though they are not.
 fn has_ghosts(world: &World, room: usize) -> bool {
     world.members.iter().any(|member| member.room == room && member.is_ghost())
+}
+
+/// How much sound those have published that others could still be sent.
+fn ghost_sounds(world: &World, room: usize) -> usize {
+    let ghosts = world.members.iter().filter(|member| member.room == room && member.is_ghost());
+    let sounds = ghosts.flat_map(|ghost| &ghost.client.publications);
+    sounds.filter(|sound| sound.kind == MediaKind::Audio && !sound.muted).count()
 }
 
 fn others(world: &World, index: usize) -> impl Iterator<Item = &Member> {
@@ -97,7 +105,11 @@ fn check_flow(world: &World, index: usize, kind: MediaKind, faults: &mut Faults)
         slots.iter().any(|slot| slot.last_good.get(track).is_some_and(|last| *last + RECENT > world.now))
     };
     let flowing = wanted.iter().filter(|(track, _, _)| good(track)).count();
-    let due = wanted.len().min(slots.len());
+    let mut due = wanted.len().min(slots.len());
+    if kind == MediaKind::Audio && explicit.is_none() {
+        // No more are heard at once, and who is gone without a word may keep a place until someone else speaks.
+        due = due.min(LOUDEST.saturating_sub(ghost_sounds(world, member.room)));
+    }
     // Dead tracks may hold slots that living ones would get, and so may muted ones that were asked for by name.
     let contested = crowded(world, index, kind) && (explicit.is_some() || has_ghosts(world, member.room));
     if flowing < due && !contested {

@@ -12,6 +12,9 @@ use crate::net::{Conditions, Host, Net, Packet};
 use crate::tap::Header;
 use crate::world::{Action, RESTART_TIMEOUT, SERVER, SERVER_V4, SERVER_V6, World};
 
+/// So many of the others each hears at once.
+pub const LOUDEST: usize = 4;
+
 /// One shard.
 pub struct Shard {
     pub engine: Engine,
@@ -76,7 +79,7 @@ impl Shard {
             seed,
             connect_timeout: Duration::from_secs(15),
             restart_timeout: RESTART_TIMEOUT,
-            loudest: 4,
+            loudest: LOUDEST,
             since_1970: Duration::from_secs(1_700_000_000),
         };
         Self {

@@ -6,7 +6,7 @@ use goog_cc::network_control::NetworkControllerInterface;
 use goog_cc::transport::NetworkRouteChange;
 
 use super::loss::LossMeter;
-use super::probing::{Cluster, Prober};
+use super::probing::Cluster;
 use super::proof::Arrival;
 use super::strain::{QUEUE_US, Strain};
 use super::{CALM_US, Congestion, CongestionConfig, FALL, MAX_LOSS_TO_PROBE, constraints, timestamp};
@@ -45,6 +45,8 @@ const SUFFICES: f64 = 0.88;
 const SUFFICES_UNSEEN: f64 = 0.65;
 /// A short probe is followed by a long one, if it found so much more than the estimate.
 const MORE: f64 = 1.1;
+/// It came as fast as it was sent if so much of it came: what a link without a queue drops is not late.
+const PACE: f64 = 0.75;
 /// An estimate of which more than this share arrives lately is in use.
 const IN_USE: f64 = 0.85;
 /// With more loss than this, packets that all arrived were lucky.
@@ -161,7 +163,9 @@ impl Congestion {
         if !more || self.strain.queue_us() >= MAX_QUEUE_US {
             return false;
         }
-        self.prober.follow(arrival.rate().filter(|_| arrival.is_late()), self.limit(), self.now_us);
+        let kept_pace = |rate: &Bitrate| !arrival.is_late() && *rate >= self.prober.asked() * PACE;
+        let found = arrival.rate().filter(|rate| !kept_pace(rate));
+        self.prober.follow(found, self.limit(), self.now_us);
         true
     }
 
@@ -171,7 +175,7 @@ impl Congestion {
         // Media that waited may have made it a burst; that an instant took so much proves little.
         let Some(proved) = arrival.rate().map(|rate| rate.min(Bitrate::from_bps(planned))) else { return };
         let proved = self.bottleneck.most(self.now_us).map_or(proved, |carried| carried.min(proved));
-        let rate = (proved * PROVED).clamp(self.config.min, self.limit());
+        let rate = (proved * PROVED).min(self.limit()).max(self.config.min);
         // With the estimate in use GoogCC knows better: it sees queues that a short probe does not fill.
         let in_use = self.uses(self.estimate * IN_USE);
         let suffices = if self.strain.arrived().is_some() { SUFFICES } else { SUFFICES_UNSEEN };
@@ -199,7 +203,7 @@ impl Congestion {
         self.loss = LossMeter::default();
         self.bottleneck.forget();
         (self.support, self.yielded) = (Bitrate::ZERO, (Bitrate::ZERO, 0));
-        self.prober = Prober::new();
+        self.prober.begin_anew();
         self.settled_at_us = self.now_us + SETTLED_US;
         self.begin_anew(self.config.start);
     }

@@ -47,6 +47,8 @@ const RETRY_US: u64 = 2_000_000;
 const MAX_RETRY_US: u64 = 4_000_000;
 /// The same where only long probes say anything.
 const BUCKET_RETRY_US: u64 = 8_000_000;
+/// So many more probes follow one that is to be confirmed without a wait: a radio link's rate varies, and no two agree.
+const MAX_CONFIRMATIONS: u8 = 2;
 
 /// A probe under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +118,10 @@ pub struct Prober {
     demand: Bitrate,
     /// The estimate when the last probe was planned.
     before: Bitrate,
+    /// None has been planned yet.
+    is_first: bool,
+    /// Probes that confirmed the last planned one.
+    confirmations: u8,
 }
 
 impl Cluster {
@@ -135,6 +141,8 @@ impl Prober {
             retry_us: 0,
             demand: Bitrate::ZERO,
             before: Bitrate::ZERO,
+            is_first: true,
+            confirmations: 0,
         }
     }
 
@@ -150,9 +158,16 @@ impl Prober {
         matches!(self.state, State::Waiting { .. }).then_some(self.clusters[0])
     }
 
-    /// Whether no probe is under way.
-    pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Idle)
+    /// The rate of the last probe.
+    pub fn asked(&self) -> Bitrate {
+        Bitrate::from_bps(self.clusters[0].rate_bps)
+    }
+
+    /// It is another network now. Numbers go on, for packets of the old probes are still reported.
+    pub fn begin_anew(&mut self) {
+        let last = Cluster { id: self.clusters[0].id, ..Cluster::default() };
+        *self = Self::new();
+        self.clusters[0] = last;
     }
 
     /// A probe by its id.
@@ -186,8 +201,8 @@ impl Prober {
         }
         let wanted = estimate < demand * ENOUGH && estimate < conditions.max;
         if matches!(self.state, State::Idle) && wanted && !strained && now_us >= self.not_before_us {
-            self.before = estimate;
-            let factor = if self.clusters[0].id == 0 {
+            (self.before, self.confirmations) = (estimate, 0);
+            let factor = if self.is_first {
                 FIRST
             } else if self.retry_us == 0 || conditions.bucket {
                 // A bucket that fills nearly as fast as the probe comes would not run dry.
@@ -200,18 +215,25 @@ impl Prober {
         }
     }
 
-    /// The last probe said that the network carries so much and no more: another one right away, to be sure.
+    /// The last probe said that the network carries so much and no more: another one right away, to be sure. A long one,
+    /// for what is left of a bucket makes a short one say too much.
     pub fn confirm(&mut self, rate: Bitrate, now_us: u64) {
-        let least_bytes = if self.clusters[0].scouts { 0 } else { LONG_BYTES };
-        self.plan(rate * CAUTIOUS, least_bytes, now_us);
+        if self.confirmations == MAX_CONFIRMATIONS {
+            return;
+        }
+        self.confirmations += 1;
+        self.plan(rate * CAUTIOUS, LONG_BYTES, now_us);
     }
 
     /// The last probe found more, but was too short to be believed: a long one right away. If it came as fast as it was
     /// sent, that one asks for more at once; else it `found` so much.
     pub fn follow(&mut self, found: Option<Bitrate>, max: Bitrate, now_us: u64) {
-        let asked = Bitrate::from_bps(self.clusters[0].rate_bps);
-        let rate = found.map_or(asked * EAGER, |found| found * CAUTIOUS);
-        self.plan(rate.min(self.demand * MAX_OVER_DEMAND).min(max), LONG_BYTES, now_us);
+        let rate = found.map_or(self.asked() * EAGER, |found| found * CAUTIOUS);
+        let rate = rate.min(self.demand * MAX_OVER_DEMAND).min(max);
+        // Else there is no more wish for it.
+        if rate > self.before {
+            self.plan(rate, LONG_BYTES, now_us);
+        }
     }
 
     /// A packet of this size was sent as part of the probe.
@@ -265,6 +287,7 @@ impl Prober {
     }
 
     fn plan(&mut self, rate: Bitrate, least_bytes: u32, now_us: u64) {
+        self.is_first = false;
         let id = self.clusters[0].id.wrapping_add(1).max(1);
         let bytes_in = |us: u64| (u128::from(rate.as_bps()) * u128::from(us) / 8_000_000).clamp(1, 10_000_000) as u32;
         let bytes = bytes_in(DURATION_US).max(least_bytes.min(bytes_in(MAX_DURATION_US)));
@@ -294,7 +317,7 @@ mod tests {
     /// One that has probed before.
     fn prober() -> Prober {
         let mut prober = Prober::new();
-        prober.clusters[0].id = 7;
+        (prober.clusters[0].id, prober.is_first) = (7, false);
         prober
     }
 

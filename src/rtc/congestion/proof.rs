@@ -31,6 +31,7 @@ pub struct Proof {
     cluster: u16,
     packets: u32,
     lost_bytes: u64,
+    first_bytes: u64,
     /// Sent after the first, and received after the first.
     bytes: u64,
     sent_us: (u64, u64),
@@ -53,7 +54,8 @@ pub struct Arrival {
 impl Proof {
     /// A packet's fate is known; `cluster` is its probe, 0 for none, and how many bytes that was to have.
     pub fn add(&mut self, (cluster, planned): (u16, u32), wire_bytes: u16, sent_us: u64, arrived_us: Option<i64>) {
-        if cluster == 0 {
+        // Older ones are reported late, and have been judged.
+        if cluster == 0 || (self.cluster != 0 && cluster.wrapping_sub(self.cluster).cast_signed() < 0) {
             return;
         }
         if cluster != self.cluster {
@@ -61,6 +63,7 @@ impl Proof {
         }
         let Some(arrived_us) = arrived_us else { return self.lost_bytes += u64::from(wire_bytes) };
         if self.packets == 0 {
+            self.first_bytes = wire_bytes.into();
             (self.sent_us, self.arrived_us) = ((sent_us, sent_us), (arrived_us, arrived_us));
         } else {
             self.bytes += u64::from(wire_bytes);
@@ -85,12 +88,14 @@ impl Proof {
 
     /// How as much of it arrived as did, once the fate of nearly all of it is known: some may be lost without meaning.
     pub fn glimpse(&self, cluster: u16, bytes: u32) -> Option<Arrival> {
-        self.spans().filter(|_| self.is_known(cluster, bytes) && self.bytes as f64 >= f64::from(bytes) * MOST)
+        // Of the bytes after the first packet, for the last one shows whether the burst before it was delayed.
+        let known = self.cluster == cluster && (self.bytes + self.lost_bytes) * 10 >= u64::from(bytes) * 9;
+        self.spans().filter(|_| known && self.bytes as f64 >= f64::from(bytes) * MOST)
     }
 
     /// Whether feedback about nearly all of it has come.
     pub fn is_known(&self, cluster: u16, bytes: u32) -> bool {
-        self.cluster == cluster && (self.bytes + self.lost_bytes) * 10 >= u64::from(bytes) * 9
+        self.cluster == cluster && (self.first_bytes + self.bytes + self.lost_bytes) * 10 >= u64::from(bytes) * 9
     }
 
     fn spans(&self) -> Option<Arrival> {
@@ -209,7 +214,7 @@ mod tests {
         let mut proof = Proof::default();
         let glimpse = |proof: &Proof| proof.glimpse(3, 10_000).and_then(|arrival| arrival.rate());
         for index in 0..=10_u64 {
-            assert_eq!((glimpse(&proof).is_some(), proof.is_known(3, 10_000)), (index == 10, index == 10));
+            assert_eq!((glimpse(&proof).is_some(), proof.is_known(3, 10_000)), (index == 10, index >= 9));
             let arrives = (index % 4 != 1).then_some(index.cast_signed() * 2_000);
             proof.add((3, 10_000), 1000, 1_000 + index * 2_000, arrives);
         }

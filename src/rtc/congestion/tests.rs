@@ -206,6 +206,29 @@ fn remb_caps_and_is_taken_back() {
 
 /// Whatever a receiver writes into its feedback, and however our clock stutters, nothing panics and the bounds hold.
 #[test]
+fn probing_goes_on_although_nothing_comes_back() {
+    let t0 = Instant::now();
+    let mut congestion = Congestion::new(CongestionConfig::default(), t0);
+    congestion.set_demand(Bitrate::from_bps(3_000_000));
+    let number = congestion.sent(Kind::Video, 1_000, t0);
+    let mut now = t0 + Duration::from_millis(50);
+    congestion.feedback(0, [(number, Some(0))], now);
+    let mut probes = Vec::new();
+    while now < t0 + Duration::from_secs(60) {
+        now += Duration::from_millis(5);
+        if congestion.poll_timeout().is_some_and(|due| due <= now) {
+            congestion.handle_timeout(now);
+        }
+        while let Some(padding) = congestion.padding_due(now) {
+            congestion.sent(Kind::Padding, padding.wire_bytes, now);
+            probes.push(padding.cluster);
+        }
+    }
+    probes.dedup();
+    assert!((3..=30).contains(&probes.len()), "{probes:?}");
+}
+
+#[test]
 fn hostile_feedback_does_no_harm() {
     for seed in 0..200 {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -223,6 +246,9 @@ fn hostile_feedback_does_no_harm() {
                 assert!(congestion.probe().is_some_and(|probe| probe.cluster == padding.cluster));
                 congestion.sent(Kind::Padding, padding.wire_bytes, now);
                 now += Duration::from_millis(1);
+            }
+            if rng.u8(0..20) == 0 {
+                congestion.remb(Bitrate::from_bps(rng.u64(0..60_000)));
             }
             let wild = rng.bool();
             let packets: Vec<(u16, Option<i64>)> = (0..rng.u16(0..60))
