@@ -43,6 +43,8 @@ mod subscription;
 mod timers;
 mod top_layer;
 mod track;
+#[cfg(test)]
+mod tests;
 
 pub use packet::{Codec, CodecSet, Frame, FrameNumbers, MAX_CHAINS, MAX_TARGETS, Packet, Scheme, Targets};
 pub use quality::Observed;

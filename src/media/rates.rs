@@ -117,8 +117,8 @@ impl LayerRates {
 
     /// The highest temporal layer that there has been lately.
     pub fn top_temporal(&self) -> u8 {
-        let sent = self.rates.iter().take(usize::from(self.top_spatial()) + 1);
-        let used = |temporal: &usize| sent.clone().any(|rates| rates[*temporal] > 1_000);
+        let sent = self.sent();
+        let used = |temporal: &usize| sent.iter().any(|rates| rates[*temporal] > 1_000);
         (0..TEMPORAL).rev().find(used).unwrap_or(0) as u8
     }
 
@@ -132,8 +132,12 @@ impl LayerRates {
 
     /// What all of it takes on the way from the publisher.
     pub fn total(&self) -> Bitrate {
-        let sent = self.rates.iter().take(usize::from(self.top_spatial()) + 1);
-        Bitrate::from_bps(sent.flatten().sum())
+        Bitrate::from_bps(self.sent().as_flattened().iter().sum())
+    }
+
+    /// The rates of the spatial layers that are sent.
+    fn sent(&self) -> &[[u64; TEMPORAL]] {
+        &self.rates[..=usize::from(self.top_spatial())]
     }
 
     /// Width and height of a spatial layer, in pixels.

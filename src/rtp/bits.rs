@@ -59,9 +59,7 @@ impl<'a> BitReader<'a> {
         let value = self.take(width.saturating_sub(1) as usize)?;
         if value < short { Ok(value) } else { Ok((value << 1) - short + self.take(1)?) }
     }
-}
 
-impl BitReader<'_> {
     /// ue(v): an Exp-Golomb code; one of more than 32 bits ends nowhere.
     pub fn exp_golomb(&mut self) -> Result<u32, TooShort> {
         let mut zeros = 0;

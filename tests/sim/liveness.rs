@@ -41,13 +41,16 @@ pub fn check_liveness(world: &mut World) {
 
 /// Those whom the server may still take for present, though they are not.
 fn has_ghosts(world: &World, room: usize) -> bool {
-    world.members.iter().any(|member| member.room == room && member.is_ghost())
+    ghosts(world, room).next().is_some()
+}
+
+fn ghosts(world: &World, room: usize) -> impl Iterator<Item = &Member> {
+    world.members.iter().filter(move |member| member.room == room && member.is_ghost())
 }
 
 /// How much sound those have published that others could still be sent.
 fn ghost_sounds(world: &World, room: usize) -> usize {
-    let ghosts = world.members.iter().filter(|member| member.room == room && member.is_ghost());
-    let sounds = ghosts.flat_map(|ghost| &ghost.client.publications);
+    let sounds = ghosts(world, room).flat_map(|ghost| &ghost.client.publications);
     sounds.filter(|sound| sound.kind == MediaKind::Audio && !sound.muted).count()
 }
 

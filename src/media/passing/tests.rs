@@ -5,10 +5,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::*;
-use crate::command::{Grants, Profile, Purpose, RoomSettings, Transport};
-use crate::ids::{CallId, ParticipantId, RoomId, SessionId, TrackId};
 use crate::media::packet::{Frame, FrameNumbers, Scheme, Targets};
-use crate::media::{Codec, Input, Join, MAX_TARGETS, NewSlot, NewTrack, Output, PeerKey};
+use crate::media::tests::room_of_two;
+use crate::media::{Codec, Input, MAX_TARGETS, Output};
 
 const FRAME_MS: u64 = 33;
 /// From a keyframe request to the keyframe: the way there and back, and the encoder's next frame.
@@ -45,41 +44,8 @@ struct Stage {
 impl Stage {
     fn new(mode: Mode) -> Self {
         let t0 = Instant::now();
-        let settings = RoomSettings {
-            name: "stage".into(),
-            metadata: "".into(),
-            max_participants: 10,
-            empty_timeout: Duration::from_secs(300),
-            departure_timeout: Duration::from_secs(20),
-            max_duration: None,
-        };
-        let mut room = Room::new(RoomId::from_bits(1), settings, 4, t0);
-        for number in [0, 1] {
-            let profile = Profile {
-                identity: format!("p{number}").into(),
-                name: "".into(),
-                metadata: "".into(),
-                attributes: std::collections::BTreeMap::new(),
-                grants: Grants::default(),
-            };
-            let join = Join {
-                peer: PeerKey(number),
-                participant: ParticipantId::from_bits(number.into()),
-                session: SessionId::from_bits(number.into()),
-                profile,
-                purpose: Purpose::Call,
-                call: CallId::from_bits(1),
-            };
-            room.handle(Input::Join(Box::new(join)), t0);
-            let seat = Seat(number as u16);
-            room.handle(Input::Connected { seat, took: Duration::ZERO, transport: Transport::Udp }, t0);
-        }
         let codec = if mode.described { Codec::Av1 } else { Codec::Vp9 };
-        let codecs = [codec].into_iter().collect();
-        let slot = NewSlot { mid: "5".into(), kind: MediaKind::Video, codecs, first_seq: 1 };
-        room.handle(Input::Slots { seat: Seat(1), slots: vec![slot] }, t0);
-        let (sid, mid, kind, rids) = (TrackId::from_bits(9), "0".into(), MediaKind::Video, Vec::new());
-        room.handle(Input::Publish { seat: Seat(0), track: NewTrack { sid, mid, kind, position: 0, codec, rids } }, t0);
+        let room = room_of_two(codec, &[], t0);
         Self {
             room,
             t0,

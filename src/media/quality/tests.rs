@@ -1,9 +1,9 @@
 //! What is counted of quality: in a room of one publisher with two encodings and one viewer.
 
 use super::*;
-use crate::command::{Grants, Profile, Purpose, RoomSettings};
-use crate::ids::{CallId, ParticipantId, RoomId, SessionId, TrackId};
-use crate::media::{Codec, Frame, Input, Join, NewSlot, NewTrack, Output, Scheme};
+use crate::ids::TrackId;
+use crate::media::tests::room_of_two;
+use crate::media::{Codec, Frame, Input, Output, Scheme};
 use crate::units::Bitrate;
 
 const FRAME_MS: u64 = 50;
@@ -21,47 +21,7 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let t0 = Instant::now();
-        let settings = RoomSettings {
-            name: "stage".into(),
-            metadata: "".into(),
-            max_participants: 10,
-            empty_timeout: Duration::from_secs(300),
-            departure_timeout: Duration::from_secs(20),
-            max_duration: None,
-        };
-        let mut room = Room::new(RoomId::from_bits(1), settings, 4, t0);
-        for number in [0, 1] {
-            let profile = Profile {
-                identity: format!("p{number}").into(),
-                name: "a name".into(),
-                metadata: "some metadata".into(),
-                attributes: std::collections::BTreeMap::new(),
-                grants: Grants::default(),
-            };
-            let join = Join {
-                peer: PeerKey(number),
-                participant: ParticipantId::from_bits(number.into()),
-                session: SessionId::from_bits(number.into()),
-                profile,
-                purpose: Purpose::Call,
-                call: CallId::from_bits(1),
-            };
-            room.handle(Input::Join(Box::new(join)), t0);
-            let (seat, transport) = (Seat(number as u16), crate::command::Transport::Udp);
-            room.handle(Input::Connected { seat, took: Duration::ZERO, transport }, t0);
-        }
-        let codecs = [Codec::Vp8].into_iter().collect();
-        let slot = NewSlot { mid: "5".into(), kind: MediaKind::Video, codecs, first_seq: 1 };
-        room.handle(Input::Slots { seat: Seat(1), slots: vec![slot] }, t0);
-        let track = NewTrack {
-            sid: TrackId::from_bits(9),
-            mid: "0".into(),
-            kind: MediaKind::Video,
-            position: 0,
-            codec: Codec::Vp8,
-            rids: vec!["l".into(), "h".into()],
-        };
-        room.handle(Input::Publish { seat: Seat(0), track }, t0);
+        let room = room_of_two(Codec::Vp8, &["l", "h"], t0);
         Self { room, t0, ms: 0, track: TrackKey(0), asked: [false; 2] }
     }
 

@@ -137,13 +137,14 @@ impl Congestion {
 
     /// What the last probe shows, once it has arrived.
     pub(super) fn weigh_probe(&mut self) {
-        let Some(Cluster { id, bytes, scouts, .. }) = self.prober.awaited() else { return };
+        let Some(probe) = self.prober.awaited() else { return };
+        let Cluster { id, bytes, scouts, .. } = probe;
         if scouts && self.follow_scout(id, bytes) {
             return;
         }
         let Some(arrival) = self.proof.arrival(id, bytes) else { return };
         // Behind the last of its bursts a packet has yet to show whether that one was delayed.
-        let whole = arrival.sent_us >= self.prober.awaited().map_or(0, |probe| probe.duration_us());
+        let whole = arrival.sent_us >= probe.duration_us();
         let unconfirmed = whole.then(|| self.bottleneck.note(id, arrival, self.now_us)).flatten();
         if let Some(carried) = self.bottleneck.most(self.now_us).filter(|carried| self.estimate > *carried * BEYOND) {
             self.set_estimate(carried);

@@ -80,22 +80,19 @@ impl Proof {
     /// How this probe arrived, if it is complete: `bytes` were planned.
     pub fn arrival(&self, cluster: u16, bytes: u32) -> Option<Arrival> {
         let complete = self.cluster == cluster && self.lost_bytes == 0 && self.packets > MIN_PACKETS;
-        if !complete || self.bytes * 10 < u64::from(bytes) * 9 {
-            return None;
-        }
-        self.spans()
+        self.spans().filter(|_| complete && is_nearly(self.bytes, bytes))
     }
 
     /// How as much of it arrived as did, once the fate of nearly all of it is known: some may be lost without meaning.
     pub fn glimpse(&self, cluster: u16, bytes: u32) -> Option<Arrival> {
         // Of the bytes after the first packet, for the last one shows whether the burst before it was delayed.
-        let known = self.cluster == cluster && (self.bytes + self.lost_bytes) * 10 >= u64::from(bytes) * 9;
+        let known = self.cluster == cluster && is_nearly(self.bytes + self.lost_bytes, bytes);
         self.spans().filter(|_| known && self.bytes as f64 >= f64::from(bytes) * MOST)
     }
 
     /// Whether feedback about nearly all of it has come.
     pub fn is_known(&self, cluster: u16, bytes: u32) -> bool {
-        self.cluster == cluster && (self.first_bytes + self.bytes + self.lost_bytes) * 10 >= u64::from(bytes) * 9
+        self.cluster == cluster && is_nearly(self.first_bytes + self.bytes + self.lost_bytes, bytes)
     }
 
     fn spans(&self) -> Option<Arrival> {
@@ -105,6 +102,11 @@ impl Proof {
             self.half.map_or((0, 0), |(bytes, at_us)| (bytes, (at_us - self.arrived_us.0).max(0).cast_unsigned()));
         Some(Arrival { bytes: self.bytes, sent_us, arrived_us, half })
     }
+}
+
+/// Whether these are nearly all bytes that were planned.
+fn is_nearly(bytes: u64, planned: u32) -> bool {
+    bytes * 10 >= u64::from(planned) * 9
 }
 
 impl Arrival {
@@ -117,7 +119,12 @@ impl Arrival {
     /// what the earlier found of a bucket's tokens came faster.
     pub fn measure(&self) -> (u64, u64) {
         let later = self.later();
-        if self.is_late() && later.1 >= LATER_US { later } else { (self.bytes, self.sent_us.max(self.arrived_us)) }
+        if self.is_late() && later.1 >= LATER_US { later } else { (self.bytes, self.span_us()) }
+    }
+
+    /// It came no faster than it was sent.
+    fn span_us(&self) -> u64 {
+        self.sent_us.max(self.arrived_us)
     }
 
     fn later(&self) -> (u64, u64) {
@@ -143,7 +150,7 @@ impl Arrival {
 
     /// The rate that is proved.
     pub fn rate(&self) -> Option<Bitrate> {
-        let span_us = self.sent_us.max(self.arrived_us);
+        let span_us = self.span_us();
         (span_us > 0).then(|| Bitrate::from_bps(self.bytes * 8_000_000 / span_us))
     }
 }
